@@ -1,0 +1,228 @@
+"""Wiring: each part is built once, started in order, stopped in the opposite order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import io
+import logging
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+from aiohttp import web
+
+from proxy.admin.app import Readiness, make_admin
+from proxy.config import Config, Endpoint, bundled
+from proxy.core.policy import capability
+from proxy.core.policy.capability import Capabilities
+from proxy.core.policy.route import Router, models_body, served_models
+from proxy.core.record import Record
+from proxy.core.wire.anthropic import ANTHROPIC
+from proxy.core.wire.glm import GLM
+from proxy.errors import Draining
+from proxy.exchange import Exchange
+from proxy.house import House
+from proxy.net.downstream import Client, DataServer
+from proxy.net.listen import listening_socket
+from proxy.net.pool import ConnectPhases, Origin, Pool, client_context
+from proxy.net.upstream import Upstream
+from proxy.observe.access_log import AccessLog
+from proxy.observe.labels import LabelNames
+from proxy.observe.metrics import Metrics
+
+log = logging.getLogger("glm_proxy")
+
+_LAST_WORDS = 1.0
+"""Seconds that interrupted exchanges get to tell their clients."""
+
+
+class App:
+    """One proxy: two listeners, a pool for each endpoint. `start` once, `stop` once."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises ValueError for settings that contradict the model records."""
+        self._config = config
+        capabilities = _capabilities(config.models_file)
+        models = served_models(config.routes, capabilities)
+        self._metrics = Metrics(_label_names(config, models))
+        self._access_log = AccessLog(_standard_output(), config.log.format)
+        self._upstreams = {one.name: self._upstream(one) for one in config.endpoints}
+        self._running: set[Exchange] = set()
+        self._idle = asyncio.Event()
+        self._ready = False
+        self._server: DataServer | None = None
+        self._listener: asyncio.Server | None = None
+        self._admin: web.AppRunner | None = None
+        created = int(time.time())
+        fingerprint_key = secrets.token_bytes(32)
+        self._house = House(
+            config=config,
+            router=Router(config),
+            capabilities=capabilities,
+            dialects={dialect.name: dialect for dialect in (GLM, ANTHROPIC)},
+            upstreams=self._upstreams,
+            models=lambda anthropic: models_body(models, created=created, anthropic=anthropic),
+            clock=time.monotonic,
+            new_id=lambda: secrets.token_hex(16),
+            fingerprint=lambda key: hmac.digest(fingerprint_key, key.encode(), "sha256").hex()[:12],
+            finish=self._finish,
+            broke=lambda request_id: log.exception("exchange %s broke", request_id),
+        )
+        self.data_address: tuple[str, int] = ("", 0)
+        self.admin_address: tuple[str, int] = ("", 0)
+
+    async def start(self) -> None:
+        """Listen, and begin to warm the pools. Raises CannotListen, having closed what was open."""
+        server, admin = self._config.server, self._config.admin
+        data = listening_socket("server", server.host, server.port)
+        try:
+            operator = listening_socket("admin", admin.host, admin.port)
+        except BaseException:
+            data.close()
+            raise
+        loop = asyncio.get_running_loop()
+        self._server = DataServer(self._serve, keepalive=server.keepalive_timeout)
+        self._listener = await loop.create_server(self._server, sock=data)
+        await self._start_admin(operator)
+        self.data_address = data.getsockname()[:2]
+        self.admin_address = operator.getsockname()[:2]
+        for name, upstream in self._upstreams.items():
+            await upstream.pool.start()
+            self._metrics.watch_pool(name, _figures(upstream.pool))
+        self._ready = True
+
+    async def stop(self, timeout: float) -> None:
+        """Take nothing new, let what runs finish for `timeout` seconds, tell and end the rest."""
+        self._ready = False
+        if self._listener is not None:
+            self._listener.close()
+        if self._server is not None:
+            self._server.pre_shutdown()
+            await self._drain(timeout)
+            await self._server.shutdown(0)
+        for upstream in self._upstreams.values():
+            await upstream.close()
+        if self._admin is not None:
+            await self._admin.cleanup()
+        self._access_log.close()
+
+    async def _drain(self, timeout: float) -> None:
+        await self._all_over(timeout)
+        for exchange in tuple(self._running):
+            exchange.interrupt(Draining("the proxy is stopping; send the request again"))
+        await self._all_over(_LAST_WORDS)
+
+    async def _all_over(self, timeout: float) -> None:
+        if not self._running:
+            return
+        self._idle.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), timeout)
+
+    async def _serve(self, client: Client) -> None:
+        exchange = Exchange(self._house, client)
+        self._running.add(exchange)
+        self._metrics.started()
+        try:
+            await exchange.run()
+        finally:
+            self._running.discard(exchange)
+            if not self._running:
+                self._idle.set()
+
+    def _finish(self, record: Record) -> None:
+        self._metrics.finish(record)
+        self._access_log.finish(record)
+
+    async def _start_admin(self, operator: socket.socket) -> None:
+        app = make_admin(self._metrics.render, self._readiness, [self._config.admin.host])
+        self._admin = web.AppRunner(app, access_log=None, handle_signals=False)
+        await self._admin.setup()
+        await web.SockSite(self._admin, operator).start()
+
+    def _readiness(self) -> Readiness:
+        endpoints = {name: _state(upstream.pool) for name, upstream in self._upstreams.items()}
+        if self._ready:
+            return Readiness(True, endpoints=endpoints)
+        return Readiness(False, ("starting or draining",), endpoints)
+
+    def _upstream(self, endpoint: Endpoint) -> Upstream:
+        origin = Origin.of(endpoint.base_url)
+        tls = client_context(endpoint.ca_file) if origin.scheme == "https" else None
+        settings = self._config.pool
+        observer = _PoolObserver(endpoint.name, self._metrics)
+        return Upstream(
+            Pool(origin, settings, tls, observer=observer),
+            prefix=urlsplit(endpoint.base_url).path,
+            http1_bodies_over=settings.http1_bodies_over,
+        )
+
+
+def _standard_output() -> io.FileIO:
+    """Unbuffered: the access log's own thread writes whole lines."""
+    return io.FileIO(1, "wb", closefd=False)
+
+
+class _PoolObserver:
+    """Carries what happens to an endpoint's connections to the metrics."""
+
+    def __init__(self, endpoint: str, metrics: Metrics) -> None:
+        self._endpoint = endpoint
+        self._metrics = metrics
+
+    def connected(self, phases: ConnectPhases) -> None:
+        self._metrics.connected(
+            self._endpoint, phases.dns, phases.tcp, phases.tls or None, phases.alpn or "http/1.1"
+        )
+
+    def connect_failed(self, error_code: str) -> None:
+        self._metrics.connect_failed(self._endpoint, error_code)
+
+    def closed(self, reason: str, age: float) -> None:
+        self._metrics.connection_closed(self._endpoint, reason, age)
+
+
+def _capabilities(models_file: Path | None) -> Capabilities:
+    path = models_file or bundled("models.yaml")
+    return capability.load(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def _label_names(config: Config, models: tuple[str, ...]) -> LabelNames:
+    candidates = [one.model for rule in config.routes for one in rule.candidates if one.model]
+    return LabelNames.of(
+        routes=[rule.name for rule in config.routes],
+        models=[*models, *candidates],
+        endpoints=[endpoint.name for endpoint in config.endpoints],
+    )
+
+
+def _figures(pool: Pool) -> Callable[[], dict[str, float]]:
+    """A pool's gauges, read at each scrape."""
+
+    def read() -> dict[str, float]:
+        stats = pool.stats()
+        figures: dict[str, float] = {
+            "connections": stats.connections,
+            "opening": stats.opening,
+            "idle": stats.idle,
+            "streams": stats.streams,
+            "waiting": stats.waiting,
+        }
+        if stats.rtt is not None:
+            figures["ping_round_trip"] = stats.rtt
+        return figures
+
+    return read
+
+
+def _state(pool: Pool) -> str:
+    stats = pool.stats()
+    if stats.connections or stats.speaks == "http/1.1":
+        return "up"
+    return "down" if stats.failures else "connecting"

@@ -1,0 +1,178 @@
+"""`glm-proxy bench`: the stages of the first token, through the proxy and past it."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from proxy.bench.measure import Sample
+from proxy.bench.plan import DIALECTS, Plan, Way
+from proxy.bench.report import as_json, markdown
+from proxy.bench.run import Run, run
+from proxy.config.secret import Secret, Sources, resolve
+
+DEFAULT_PROMPT = "请介绍机器学习的基本概念"
+WRITABLE = click.Path(dir_okay=False, writable=True, path_type=Path)
+READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
+COUNT = click.IntRange(min=1)
+Click = click.Context | None
+
+
+def _base_url(ctx: Click, param: click.Parameter | None, value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(value)
+        _ = parts.port  # a wrong port is only noticed when asked for
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise click.BadParameter("must be a base URL such as http://127.0.0.1:8080/v1")
+    if parts.query or parts.fragment or parts.username:
+        raise click.BadParameter("must have no query, fragment or user name")
+    return value
+
+
+def _api_key(ctx: Click, param: click.Parameter | None, value: str | None) -> Secret | None:
+    if value is None:
+        return None
+    try:
+        return resolve(value, Sources(os.environ, Path.cwd()))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _trust(ctx: Click, param: click.Parameter | None, value: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if value is not None:
+        try:
+            context.load_verify_locations(cafile=value)
+        except (ssl.SSLError, OSError) as error:
+            raise click.BadParameter(f"{value} holds no certificates: {error}") from None
+    return context
+
+
+def _lines(ctx: Click, param: click.Parameter | None, value: Path | None) -> list[str]:
+    if value is None:
+        return []
+    try:
+        lines = [line.strip() for line in value.read_text("utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{value} cannot be read: {error}") from None
+    if not any(lines):
+        raise click.BadParameter(f"{value} holds no prompt")
+    return [line for line in lines if line]
+
+
+@click.command()
+@click.argument("url", callback=_base_url)
+@click.option("--against", metavar="URL", callback=_base_url, help="Compare with this base URL.")
+@click.option("--model", default="glm-4-flash", show_default=True)
+@click.option("--requests", type=COUNT, default=20, show_default=True, help="Each way.")
+@click.option("--concurrency", type=COUNT, default=1, show_default=True)
+@click.option("--prompt", help="What to ask. Default: to introduce machine learning, in Chinese.")
+@click.option("--prompts", type=READABLE, callback=_lines, help="File of prompts, one a line.")
+@click.option("--max-tokens", type=COUNT, default=1024, show_default=True)
+@click.option("--api-key", metavar="env:NAME", callback=_api_key, help="Also file:PATH.")
+@click.option("--dialect", type=click.Choice(sorted(DIALECTS)), default="openai", show_default=True)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    help="For one whole answer, in seconds.",
+)
+@click.option("--fresh-connections", is_flag=True, help="A new connection for each request.")
+@click.option("--ca-file", "tls", type=READABLE, callback=_trust, help="Certificates to trust too.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the order of the ways.")
+@click.option("--json", "json_file", type=WRITABLE, help="Write the report and all samples here.")
+@click.option("--markdown", "markdown_file", type=WRITABLE, help="Write the report here too.")
+def command(
+    url: str,
+    against: str | None,
+    model: str,
+    requests: int,
+    concurrency: int,
+    prompt: str | None,
+    prompts: list[str],
+    max_tokens: int,
+    api_key: Secret | None,
+    dialect: str,
+    timeout: float,
+    fresh_connections: bool,
+    tls: ssl.SSLContext,
+    seed: int,
+    json_file: Path | None,
+    markdown_file: Path | None,
+) -> None:
+    """Measure streamed answers of URL, stage by stage.
+
+    URL is a base URL as an SDK is given it: http://127.0.0.1:8080/v1 for a proxy here,
+    https://api.z.ai/api/paas/v4 for the API. With --against, both are asked the same in turn and
+    compared. Exit codes: 0 all answers were complete, 1 some were not, 2 wrong arguments.
+    """
+    if prompt is not None and prompts:
+        raise click.UsageError("give --prompt or --prompts, not both")
+    plan = Plan(
+        ways=(Way("direct", against), Way("proxied", url)) if against else (Way("measured", url),),
+        model=model,
+        prompts=tuple(prompts) or (prompt or DEFAULT_PROMPT,),
+        requests=requests,
+        concurrency=concurrency,
+        max_tokens=max_tokens,
+        dialect_name=dialect,
+        fresh_connections=fresh_connections,
+        timeout=timeout,
+        seed=seed,
+        api_key=api_key.reveal() if api_key is not None else None,
+    )
+    with _progress(plan) as on_sample:
+        found = uvloop.run(run(plan, tls, time.perf_counter, on_sample))
+    _tell(plan, found, json_file, markdown_file)
+    sys.exit(1 if found.failed else 0)
+
+
+@contextmanager
+def _progress(plan: Plan) -> Iterator[Callable[[Sample], None]]:
+    """A bar on standard error while it is a terminal, and nothing otherwise."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    failed = 0
+
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("requests", total=plan.requests * len(plan.ways))
+
+        def on_sample(sample: Sample) -> None:
+            nonlocal failed
+            failed += not sample.complete
+            bar.update(task, advance=1, description=f"requests, {failed} failed")
+
+        yield on_sample
+
+
+def _tell(plan: Plan, found: Run, json_file: Path | None, markdown_file: Path | None) -> None:
+    if found.stopped and not any(sample.complete for sample in found.samples):
+        click.echo(f"glm-proxy bench: {found.stopped}", err=True)
+        return
+    text = markdown(plan, found)
+    click.echo(text, nl=False)
+    if markdown_file is not None:
+        markdown_file.write_text(text, "utf-8")
+    if json_file is not None:
+        json_file.write_text(as_json(plan, found), "utf-8")

@@ -1,0 +1,120 @@
+"""`glm-proxy serve`: run the proxy until a signal, then let running exchanges finish."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import click
+import uvloop
+from aiohttp import http_parser
+
+from proxy import __version__
+from proxy.cli.settings import config_option, read_settings
+from proxy.config import Config
+from proxy.net.listen import CannotListen
+
+PORT = click.IntRange(0, 65535)
+
+
+class App(Protocol):
+    """What is run here: `proxy.app.App`."""
+
+    @property
+    def data_address(self) -> tuple[str, int]: ...
+
+    @property
+    def admin_address(self) -> tuple[str, int]: ...
+
+    async def start(self) -> None:
+        """Listen. Raises CannotListen, and has then closed what it had opened."""
+
+    async def stop(self, timeout: float) -> None:
+        """Take no new exchange, let running ones finish for `timeout` seconds, close all."""
+
+
+@click.command()
+@config_option
+@click.option("--host", help="Instead of server.host.")
+@click.option("--port", type=PORT, help="Instead of server.port; 0 takes any free one.")
+@click.option("--admin-port", type=PORT, help="Instead of admin.port; 0 takes any free one.")
+def command(path: Path | None, host: str | None, port: int | None, admin_port: int | None) -> None:
+    """Run the proxy.
+
+    SIGTERM or SIGINT lets running exchanges finish within server.drain_timeout; a second one ends
+    the process at once. Exit codes: 0 stopped, 1 cannot run, 2 wrong settings.
+    """
+    given = {"server.host": host, "server.port": port, "admin.port": admin_port}
+    config = read_settings(
+        path, {name: value for name, value in given.items() if value is not None}
+    )
+    _require_c_parser()
+    # Only now: it is the slowest import, and wrong settings are told without it.
+    from proxy.app import App as ProxyApp
+
+    sys.exit(uvloop.run(serve(ProxyApp(config), config)))
+
+
+async def serve(app: App, config: Config) -> int:
+    """Run `app` until a signal has stopped it. The exit code."""
+    with _signals() as received:
+        try:
+            await app.start()
+        except CannotListen as error:
+            click.echo(f"glm-proxy: {error}", err=True)
+            return 1
+        data, admin = _url(app.data_address), _url(app.admin_address)
+        click.echo(f"glm-proxy {__version__} listens on {data}, admin on {admin}")
+        await received.get()
+        return await _drain(app, config.server.drain_timeout, received)
+
+
+async def _drain(app: App, timeout: float, received: asyncio.Queue[signal.Signals]) -> int:
+    click.echo(f"stopping within {timeout:g}s; a second signal ends at once", err=True)
+    stopping = asyncio.ensure_future(app.stop(timeout))
+    again = asyncio.ensure_future(received.get())
+    try:
+        await asyncio.wait({stopping, again}, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.done():
+            stopping.result()
+            return 0
+        # As a shell reports a process that a signal ended.
+        return 128 + again.result()
+    finally:
+        stopping.cancel()
+        again.cancel()
+
+
+@contextmanager
+def _signals() -> Iterator[asyncio.Queue[signal.Signals]]:
+    """SIGTERM and SIGINT as they come, instead of their default effect."""
+    loop = asyncio.get_running_loop()
+    received: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    caught = (signal.SIGTERM, signal.SIGINT)
+    for number in caught:
+        loop.add_signal_handler(number, received.put_nowait, number)
+    try:
+        yield received
+    finally:
+        for number in caught:
+            loop.remove_signal_handler(number)
+
+
+def _require_c_parser() -> None:
+    """aiohttp's Python parser accepts malformed requests that its C parser refuses."""
+    if http_parser.HttpRequestParser.__module__ == "aiohttp._http_parser":
+        return
+    raise click.ClickException(
+        "aiohttp runs without its C parser, which is needed to refuse malformed requests;"
+        " install aiohttp from a wheel and unset AIOHTTP_NO_EXTENSIONS"
+    )
+
+
+def _url(address: tuple[str, int]) -> str:
+    host, port = address[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,34 @@
+"""Settings for a command: read from its file and the environment, or the reasons why not."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from proxy.config import Config, ConfigError, load
+
+WRONG_SETTINGS = 2
+"""Exit code for settings that cannot be used; click's own for a wrong command line."""
+
+config_option = click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    help="Settings file. Default: the bundled proxy.yaml.",
+)
+
+
+def read_settings(path: Path | None, overrides: Mapping[str, object] | None = None) -> Config:
+    """The settings in `path`; with problems, they go to standard error and the process ends."""
+    try:
+        config = load(path, os.environ, overrides)
+    except ConfigError as error:
+        click.echo(error, err=True)
+        sys.exit(WRONG_SETTINGS)
+    for warning in config.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return config

@@ -1,0 +1,116 @@
+"""File, environment and command line in, one checked `Config` out, or every problem at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from proxy.config.models import ENDPOINTS_EXAMPLE, Config
+from proxy.config.problems import ConfigError, Loc, Problem, dotted, explain
+from proxy.config.secret import Sources
+from proxy.config.yaml_file import Document, read
+
+
+def load(
+    path: Path | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, object] | None = None,
+) -> Config:
+    """The settings in `path`; without one, the bundled `proxy.yaml`.
+
+    `environ` is where `env:NAME` is looked up. `overrides` are settings from the command line by
+    their dotted name, `{"server.port": 8081}`; they win over the file. Raises ConfigError.
+    """
+    source = bundled("proxy.yaml") if path is None else path
+    document = _overridden(read(source), overrides or {})
+    sources = Sources(environ, source.parent)
+    found: list[Problem] = []
+    try:
+        config = Config.model_validate(document.data, context=sources)
+    except ValidationError as error:
+        found = [_problem(document, e["loc"], explain(e, Config)) for e in error.errors()]
+    found += [_problem(document, loc, text) for loc, text in _across(document.data)]
+    if found:
+        found.sort(key=lambda problem: problem.line or 0)
+        # `from None`: pydantic's own error holds what was in the file.
+        raise ConfigError(str(source), found) from None
+    config._warnings = tuple(sources.warnings)
+    return config
+
+
+def bundled(name: str) -> Path:
+    """The file `name` of `config/`: inside an installed package, or beside the source.
+
+    Raises FileNotFoundError.
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package / "_config", package.parent / "config"):
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{name} is missing from this installation")
+
+
+def _problem(document: Document, loc: Loc, text: str) -> Problem:
+    if loc == ("endpoints",) and text == "missing":
+        text += ENDPOINTS_EXAMPLE
+    return Problem(dotted(loc), text, document.line(loc))
+
+
+def _overridden(document: Document, overrides: Mapping[str, object]) -> Document:
+    data, lines = dict(document.data), dict(document.lines)
+    for name, value in overrides.items():
+        section, key = name.split(".")
+        inner = data.get(section, {})
+        if isinstance(inner, dict):  # anything else is reported as a problem of its own
+            data[section] = {**inner, key: value}
+            lines[(section, key)] = 0
+    return Document(data, lines)
+
+
+# --- what no section can check alone: on plain values, so that it is told with all the rest -------
+
+
+def _across(data: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
+    yield from _repeated_names(data, "endpoints")
+    yield from _repeated_names(data, "routes")
+    yield from _unknown_endpoints(data)
+    server, admin = _port(data, "server", 8080), _port(data, "admin", 9090)
+    if server == admin != 0:
+        yield ("admin", "port"), f"found {admin}, the data port too; the two must differ"
+
+
+def _repeated_names(data: dict[str, Any], section: str) -> Iterator[tuple[Loc, str]]:
+    seen: dict[str, int] = {}
+    for index, item in _mappings(data, section):
+        name = item.get("name")
+        if not isinstance(name, str):
+            continue
+        if name in seen:
+            text = f"{name!r} is also the name of {section}[{seen[name]}]; choose another"
+            yield (section, index, "name"), text
+        seen.setdefault(name, index)
+
+
+def _unknown_endpoints(data: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
+    names = [str(item.get("name")) for _, item in _mappings(data, "endpoints")]
+    for route_index, route in _mappings(data, "routes"):
+        for index, candidate in _mappings(route, "candidates"):
+            name = candidate.get("endpoint")
+            if isinstance(name, str) and name not in names:
+                text = f"there is no endpoint {name!r}; known: {', '.join(names) or 'none'}"
+                yield ("routes", route_index, "candidates", index, "endpoint"), text
+
+
+def _mappings(data: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    items = data.get(key)
+    for index, item in enumerate(items if isinstance(items, list) else ()):
+        if isinstance(item, dict):
+            yield index, item
+
+
+def _port(data: dict[str, Any], section: str, default: int) -> object:
+    inner = data.get(section)
+    return inner.get("port", default) if isinstance(inner, dict) else default

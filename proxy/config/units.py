@@ -1,0 +1,129 @@
+"""Quantities in settings: `10s`, `250ms`, `64KiB`. Read with their unit, kept as plain numbers.
+
+Durations are floats in seconds and sizes are ints in bytes once read. A settings file must say the
+unit, because `timeout: 30` has been read as milliseconds by somebody before; code that builds a
+model directly (a test) gives seconds and bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, Final
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, core_schema
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """One kind of quantity: its word in messages, its units from small to large, its limit."""
+
+    word: str
+    units: Mapping[str, float]
+    example: str
+    usual: str
+    """The unit to suggest when a number came without one."""
+    most: float
+    whole: bool
+
+
+DURATION: Final = Unit(
+    word="a duration",
+    units=MappingProxyType({"ms": 0.001, "s": 1, "m": 60, "h": 3600}),
+    example="10s, 250ms, 2m or 1h",
+    usual="s",
+    most=24 * 3600,
+    whole=False,
+)
+SIZE: Final = Unit(
+    word="a size",
+    units=MappingProxyType({"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}),
+    example="64KiB, 8MiB or 512B",
+    usual="B",
+    most=1 << 40,
+    whole=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """Annotation of a setting that holds a quantity; `zero` says that 0 has a meaning there."""
+
+    unit: Unit
+    zero: bool = False
+
+    def read(self, value: object, *, strict: bool) -> float:
+        """The number in base units. `strict`: a bare number other than 0 is refused.
+
+        Raises ValueError, whose text says what was found and what to write.
+        """
+        number = self._number(value, strict=strict)
+        if number < 0 or (number == 0 and not self.zero):
+            raise ValueError(f"found {value!r}, must be more than 0, such as {self.unit.example}")
+        if number > self.unit.most:
+            raise ValueError(f"found {value!r}, must be at most {self.text(self.unit.most)}")
+        if not self.unit.whole:
+            return float(number)
+        if number != int(number):
+            raise ValueError(f"found {value!r}, must come to a whole number of bytes")
+        return int(number)
+
+    def text(self, number: float) -> str | int:
+        """The number as a settings file would say it: the largest unit that keeps it whole."""
+        if number == 0:
+            return 0
+        for name, factor in reversed(tuple(self.unit.units.items())):
+            # Rounded, because 0.1 / 0.001 is not 100 in binary.
+            count = round(number / factor, 6)
+            if count == int(count):
+                return f"{int(count)}{name}"
+        smallest, factor = next(iter(self.unit.units.items()))
+        return f"{number / factor:g}{smallest}"
+
+    def _number(self, value: object, *, strict: bool) -> float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if value != 0 and strict:
+                raise ValueError(
+                    f"found {value!r} without a unit; write {value!r}{self.unit.usual}, or"
+                    f" another unit of {', '.join(self.unit.units)}"
+                )
+            return value
+        if not isinstance(value, str):
+            raise ValueError(f"must be {self.unit.word}, such as {self.unit.example}")
+        match = _TEXT.fullmatch(value.strip())
+        factor = self.unit.units.get(match["unit"]) if match else None
+        if match is None or factor is None:
+            found = f"found {value!r}, " if len(value) <= 24 else ""
+            raise ValueError(f"{found}must be {self.unit.word}, such as {self.unit.example}")
+        return float(match["number"]) * factor
+
+    def _validate(self, value: object, info: ValidationInfo) -> float:
+        return self.read(value, strict=info.context is not None)
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            self._validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                self.text, when_used="json"
+            ),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        pattern = rf"^\d+(\.\d+)? ?({'|'.join(self.unit.units)})$"
+        text: dict[str, Any] = {"type": "string", "pattern": pattern}
+        return {"anyOf": [text, {"const": 0}]} if self.zero else text
+
+
+_TEXT: Final = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,9})?) ?(?P<unit>[A-Za-z]+)")
+
+Seconds = Annotated[float, Quantity(DURATION)]
+SecondsOrZero = Annotated[float, Quantity(DURATION, zero=True)]
+Bytes = Annotated[int, Quantity(SIZE)]
+BytesOrZero = Annotated[int, Quantity(SIZE, zero=True)]

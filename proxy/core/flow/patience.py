@@ -1,0 +1,60 @@
+"""What is due when, were nothing more to come: the deadlines of one attempt, decided purely.
+
+All timers start when the request is sent. `idle` counts useful bytes only: comments and pings of
+the upstream do not keep a stalled stream alive. While the client itself does not read, the
+upstream is held back on purpose, so only the client can be blamed.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import NamedTuple
+
+
+class Limits(NamedTuple):
+    """How long an attempt may take (seconds) and how much it may bring (bytes)."""
+
+    first_token: float | None
+    """None: an attempt that nothing can replace keeps what remains of `total`."""
+    idle: float
+    total: float
+    heartbeat: float
+    """Silence towards the client after which a comment is sent; 0 sends none."""
+    stall: float
+    """How long a client may read nothing before its connection is dropped."""
+    max_answer: int
+
+
+class Due(Enum):
+    """What to do when a deadline is reached."""
+
+    TOTAL = auto()
+    FIRST_TOKEN = auto()
+    IDLE = auto()
+    STALL = auto()
+    HEARTBEAT = auto()
+
+
+class Marks(NamedTuple):
+    """The moments a deadline is counted from; None is "not reached" or "does not apply"."""
+
+    sent: float
+    awaiting_token: bool
+    last_useful: float | None
+    last_write: float | None
+    paused_since: float | None
+
+
+def next_due(limits: Limits, marks: Marks) -> tuple[float, Due]:
+    """The earliest deadline and what it means."""
+    due = [(marks.sent + limits.total, Due.TOTAL)]
+    if limits.first_token is not None and marks.awaiting_token:
+        due.append((marks.sent + limits.first_token, Due.FIRST_TOKEN))
+    if marks.paused_since is not None:
+        due.append((marks.paused_since + limits.stall, Due.STALL))
+    else:
+        if marks.last_useful is not None:
+            due.append((marks.last_useful + limits.idle, Due.IDLE))
+        if marks.last_write is not None and limits.heartbeat:
+            due.append((marks.last_write + limits.heartbeat, Due.HEARTBEAT))
+    return min(due, key=lambda one: one[0])

@@ -1,0 +1,111 @@
+"""What is known of one exchange when it is over: the one value that `observe` reads.
+
+All times are seconds. Metrics, the log line and (later) health and traces come from here;
+the path itself only marks the `Timeline`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proxy.core.flow.timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the upstream counted them; `partial` when the stream was cut before it said."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One request to one endpoint. Times are on the timeline's clock; `None` is "not reached"."""
+
+    endpoint: str
+    model: str
+    outcome: str
+    status: int | None
+    protocol: str | None
+    """`h2` or `http/1.1`; `None` when no connection was had."""
+    reused: bool
+    """The connection had served, or been warmed, before."""
+    started: float
+    sent: float | None
+    headers: float | None
+    first_byte: float | None
+    ended: float
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One finished exchange."""
+
+    request_id: str
+    kind: str
+    """`chat`, `models` or `passthrough`."""
+    dialect: str
+    """`openai` or `anthropic`."""
+    method: str
+    path: str
+    """The path as matched, without query; never used as a metric label."""
+    route: str
+    """The route's name from the configuration; `default` when no rule matched."""
+    requested_model: str | None
+    served_model: str | None
+    endpoint: str | None
+    stream: bool
+    status: int | None
+    """The status the client got; `None` when it left before one was sent."""
+    outcome: str
+    """`completed`, `client_gone`, `upstream_failed` (it told an error itself) or an error's code."""
+    stage: str
+    """How far it came: `reading`, `routing`, `connecting`, `waiting`, `streaming` or `done`."""
+    timeline: Timeline
+    attempts: tuple[AttemptRecord, ...]
+    usage: Usage | None
+    finish_reason: str | None
+    upstream_code: str | None
+    """The upstream's own error code (`1302`, …) when it gave one."""
+    request_bytes: int
+    response_bytes: int
+    key_fingerprint: str | None
+    """12 hex digits of an HMAC-SHA256 of the caller's key, made with a key of this process."""
+    heartbeats: int = 0
+
+    @property
+    def duration(self) -> float:
+        """received -> finished."""
+        finished = self.timeline.finished
+        return 0.0 if finished is None else finished - self.timeline.received
+
+    @property
+    def ttfb(self) -> float | None:
+        """received -> status and first bytes written to the client."""
+        return self._since_received(self.timeline.committed)
+
+    @property
+    def ttft(self) -> float | None:
+        """received -> first model token of any kind."""
+        return self._since_received(self.timeline.first_token)
+
+    @property
+    def first_content(self) -> float | None:
+        """received -> first visible token or tool-call delta: what the 5 s target is stated on."""
+        return self._since_received(self.timeline.first_content)
+
+    @property
+    def overhead(self) -> float | None:
+        """Ours alone: (sent - received) + (committed - first event)."""
+        t = self.timeline
+        first = t.first_event if t.first_event is not None else t.first_byte
+        if t.sent is None or t.committed is None or first is None:
+            return None
+        return (t.sent - t.received) + (t.committed - first)
+
+    def _since_received(self, mark: float | None) -> float | None:
+        return None if mark is None else mark - self.timeline.received

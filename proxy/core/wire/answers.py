@@ -1,0 +1,55 @@
+"""Whole answers of the upstream as the client may read them.
+
+An error in the caller's own shape passes byte for byte. Anything else (a firewall's page, another
+shape, a bare string) is told again in that shape, with the upstream's status and code kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from proxy.core.wire.dialect import Dialect
+from proxy.errors import UpstreamSaid
+
+_LONGEST_MESSAGE = 300
+
+
+def error_body(dialect: Dialect, status: int, body: bytes, *, api_key: str | None) -> bytes:
+    """The body of an upstream's error answer for a client of `dialect`.
+
+    `api_key` is the endpoint's own key: a body that holds it is never passed on as it is.
+    """
+    key = api_key.encode() if api_key else None
+    if key is not None and key in body:
+        body = body.replace(key, b"***")
+    if _has_shape(dialect.name, body):
+        return body
+    message = _message(body) or f"the upstream answered with status {status}"
+    return dialect.error_body(UpstreamSaid(message, status=status, code=dialect.error_code(body)))
+
+
+def _has_shape(dialect: str, body: bytes) -> bool:
+    parsed = _parsed(body)
+    if not isinstance(parsed, dict) or not isinstance(parsed.get("error"), dict):
+        return False
+    return dialect != "anthropic" or parsed.get("type") == "error"
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _message(body: bytes) -> str | None:
+    """What the upstream said, when it said it in JSON; pages are not for SDKs to print."""
+    parsed = _parsed(body)
+    if not isinstance(parsed, dict):
+        return None
+    error = parsed.get("error")
+    said = error.get("message") if isinstance(error, dict) else error
+    said = said or parsed.get("msg") or parsed.get("message")
+    return said[:_LONGEST_MESSAGE] if isinstance(said, str) else None

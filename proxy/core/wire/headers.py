@@ -1,0 +1,287 @@
+"""The one header policy, both directions: what passes is listed, everything else stays here.
+
+Towards the upstream a list keeps hop-by-hop tricks, cookies and forwarding headers out; towards
+the client it keeps out the upstream's cookies, server names and framing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from proxy import __version__
+from proxy.errors import ClientError
+
+Pairs = Iterable[tuple[str, str]]
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Valid for one connection only (RFC 9110 §7.6.1), with what Connection names besides."""
+
+USER_AGENT: Final = f"glm-proxy/{__version__}"
+"""Only for callers without one: the upstream's edge answers those with 429, code 1305."""
+
+# --- towards the upstream ----------------------------------------------------------------------
+
+_CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
+_REQUEST: Final = _CREDENTIALS | {
+    "accept",
+    "accept-language",
+    "content-type",
+    # Who is calling: the upstream recognises clients by these (User-Agent decides throttling).
+    "http-referer",
+    "referer",
+    "user-agent",
+    "x-app",
+    "x-title",
+    # The vendor's SDKs.
+    "source_type",
+    "x-request-sdk",
+    "x-source-channel",
+    "zai-sdk-ver",
+    "zhipuai-sdk-ver",
+    # Identity of a call.
+    "idempotency-key",
+    "traceparent",
+    "tracestate",
+    "x-claude-code-session-id",
+    "x-client-request-id",
+    "x-session-id",
+}
+_REQUEST_PREFIXES: Final = ("anthropic-", "x-stainless-")
+_BODIES: Final = frozenset(
+    {
+        "content-disposition",
+        "content-encoding",
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-range",
+        "if-unmodified-since",
+        "range",
+    }
+)
+"""For passthrough alone, whose bodies we do not read."""
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+# RFC 9110 §5.5 allows no control character but the tab. Surrogates are bytes that are not UTF-8.
+_UNSAFE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+
+
+def to_upstream(
+    headers: Pairs,
+    *,
+    dialect: str,
+    api_key: str | None,
+    stream: bool,
+    chat: bool,
+    request_id: str,
+) -> list[tuple[str, str]]:
+    """The request headers to send, names in lower case; host and framing are the sender's.
+
+    `api_key` replaces all credentials of the caller; without one they go as they came.
+    """
+    pairs = [(name.lower(), value) for name, value in headers]
+    dropped = _hop_by_hop(pairs)
+    if api_key is not None:
+        dropped |= _CREDENTIALS
+    passed = [
+        (name, value)
+        for name, value in pairs
+        if _may_go_up(name, chat=chat) and name not in dropped and not _UNSAFE.search(value)
+    ]
+    passed += _required(passed, chat=chat)
+    passed.append(("accept-encoding", _accept_encoding(pairs, identity=chat and stream)))
+    passed.append(("x-request-id", request_id))
+    if api_key is not None:
+        passed.append(_credential(dialect, api_key))
+    return passed
+
+
+def _hop_by_hop(pairs: Pairs) -> frozenset[str]:
+    """What ends here whatever the lists say: the known names, and those Connection names."""
+    nominated = {
+        option.strip().lower()
+        for name, value in pairs
+        if name == "connection"
+        for option in value.split(",")
+    }
+    return HOP_BY_HOP | nominated
+
+
+def _may_go_up(name: str, *, chat: bool) -> bool:
+    if name in _REQUEST or (not chat and name in _BODIES):
+        return True
+    return name.startswith(_REQUEST_PREFIXES) and _TOKEN.fullmatch(name) is not None
+
+
+def _required(passed: list[tuple[str, str]], *, chat: bool) -> list[tuple[str, str]]:
+    """What the upstream refuses to be without, when the caller did not say it."""
+    names = {name for name, _ in passed}
+    missing = []
+    if "user-agent" not in names:
+        missing.append(("user-agent", USER_AGENT))
+    if chat and "content-type" not in names:
+        missing.append(("content-type", "application/json"))
+    return missing
+
+
+def _accept_encoding(pairs: list[tuple[str, str]], *, identity: bool) -> str:
+    """A stream is read here, so it must come as it is; other bodies only pass through."""
+    offered = [value for name, value in pairs if name == "accept-encoding"]
+    value = ", ".join(offered)
+    return "identity" if identity or not value or _UNSAFE.search(value) else value
+
+
+def _credential(dialect: str, api_key: str) -> tuple[str, str]:
+    if dialect == "anthropic":
+        return "x-api-key", api_key
+    return "authorization", f"Bearer {api_key}"
+
+
+def caller_key(headers: Pairs) -> str | None:
+    """The caller's own key, without `Bearer`, which not every client writes; None without one.
+
+    Raises ClientError when two different keys were sent: the two of us might choose differently.
+    """
+    keys = {_key(value) for name, value in headers if name.lower() in _CREDENTIALS} - {""}
+    if len(keys) > 1:
+        raise ClientError("the request has two different keys; send one, in Authorization")
+    return keys.pop() if keys else None
+
+
+def _key(value: str) -> str:
+    scheme, *rest = value.split(maxsplit=1) or [""]
+    if scheme.lower() == "bearer":
+        return rest[0].strip() if rest else ""
+    return value.strip()
+
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def request_id(headers: Pairs, generate: Callable[[], str]) -> str:
+    """The client's X-Request-Id when it is a plain word of up to 64 characters, or a new one."""
+    for name, value in headers:
+        if name.lower() == "x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value
+    return generate()
+
+
+# --- towards the client ------------------------------------------------------------------------
+
+_RESPONSE: Final = frozenset(
+    {
+        "accept-ranges",
+        "cache-control",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "content-length",
+        "content-range",
+        "content-type",
+        "etag",
+        "last-modified",
+        "request-id",
+        "retry-after",
+        "retry-after-ms",
+        "vary",
+        "x-log-id",
+        "x-process-time",
+    }
+)
+_RESPONSE_PREFIXES: Final = ("anthropic-", "x-ratelimit-")
+_OF_WHOLE_BODIES: Final = frozenset(
+    {
+        "accept-ranges",
+        "cache-control",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "etag",
+        "last-modified",
+    }
+)
+"""Untrue of a stream that we read and write again, or said by us for it."""
+
+
+def to_client(headers: Iterable[tuple[bytes, bytes]], *, stream: bool) -> list[tuple[str, str]]:
+    """The upstream's response headers the client gets; ours are `added`."""
+    pairs = [(name.decode("latin-1").lower(), _text(value)) for name, value in headers]
+    dropped = _hop_by_hop(pairs)
+    if stream:
+        dropped |= _OF_WHOLE_BODIES
+    return [
+        (name, value)
+        for name, value in pairs
+        if _may_come_down(name) and name not in dropped and not _UNSAFE.search(value)
+    ]
+
+
+def _text(value: bytes) -> str:
+    """Header bytes as text: UTF-8 when they are (it is what is written again), else Latin-1."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _may_come_down(name: str) -> bool:
+    if name in _RESPONSE:
+        return True
+    return name.startswith(_RESPONSE_PREFIXES) and _TOKEN.fullmatch(name) is not None
+
+
+def added(
+    *,
+    request_id: str,
+    model: str | None = None,
+    endpoint: str | None = None,
+    attempts: int | None = None,
+    timings: Iterable[tuple[str, float]] = (),
+    stream: bool = False,
+    should_retry: bool | None = None,
+) -> list[tuple[str, str]]:
+    """The response headers of our own; what is None is not known, or not to be said.
+
+    `model` and `endpoint` are what served; `timings` are stages and their seconds, as far as
+    known; `should_retry` is what SDKs obey before their own judgement.
+    """
+    headers = [("x-request-id", _safe(request_id))]
+    if model:
+        headers.append(("x-glm-proxy-model", _safe(model)))
+    if endpoint:
+        headers.append(("x-glm-proxy-endpoint", _safe(endpoint)))
+    if attempts is not None:
+        headers.append(("x-glm-proxy-attempts", str(attempts)))
+    stages = ", ".join(f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in timings)
+    if stages:
+        headers.append(("server-timing", _safe(stages)))
+    if stream:  # nginx, and what is like it, must not hold events back
+        headers += [("x-accel-buffering", "no"), ("cache-control", "no-cache")]
+    if should_retry is not None:
+        headers.append(("x-should-retry", "true" if should_retry else "false"))
+    return headers
+
+
+def _safe(value: str) -> str:
+    """`value` as one line of visible ASCII, whatever it holds."""
+    if value.isascii() and value.isprintable() and len(value) <= _LONGEST:
+        return value
+    return "".join(c if " " <= c <= "~" else "?" for c in value[:_LONGEST])
+
+
+_LONGEST: Final = 512

@@ -1,0 +1,103 @@
+"""The top-level members of a JSON object as places in its bytes: to look, and to change only those.
+
+Everything here takes bytes that a JSON parser has accepted already. That makes one regular
+expression enough: it never judges JSON, it only steps over values, and since nesting is bounded
+the language is regular.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+import orjson
+
+MAX_DEPTH: Final = 64
+"""Deepest nesting of objects and arrays, the outermost object included."""
+
+
+class Member(NamedTuple):
+    """Offsets of one `"name": value` in the object's bytes."""
+
+    start: int
+    """The name's opening quote."""
+    value: int
+    """The value's first byte."""
+    end: int
+    """Behind the value's last byte."""
+
+
+_STRING: Final = rb'"[^"]*+"'
+
+
+def _nested(depth: int) -> bytes:
+    """A pattern for an object or array that is at most `depth` levels deep."""
+    flat = rb'[^"\[\]{}]++|' + _STRING
+    pattern = rb"[\[{](?:" + flat + rb")*+[\]}]"
+    for _ in range(depth - 1):
+        pattern = rb"[\[{](?:" + flat + rb"|" + pattern + rb")*+[\]}]"
+    return pattern
+
+
+# Possessive throughout: what was stepped over is never looked at again, so time is linear.
+_MEMBER: Final = re.compile(
+    rb"\s*+(" + _STRING + rb")\s*+:\s*+"
+    rb"(" + _STRING + rb'|[^\s",\[\]{}]++|' + _nested(MAX_DEPTH - 1) + rb")"
+    rb"\s*+([,}])"
+)
+
+
+def members(body: bytes) -> tuple[Member, ...] | None:
+    """The members of the non-empty object `body`, in order; None if it is nested too deep.
+
+    A name that is said twice is found twice, unlike in the parsed object.
+    """
+    plain = _without_escaped_quotes(body)
+    match = _MEMBER.match
+    found = []
+    position = plain.index(b"{") + 1
+    while (member := match(plain, position)) is not None:
+        found.append(Member(member.start(1), *member.span(2)))
+        position = member.end()
+        if member[3] == b"}":
+            return tuple(found)
+    return None
+
+
+def _without_escaped_quotes(body: bytes) -> bytes:
+    """The same length, the same strings' ends, but each quote in it begins or ends a string."""
+    if b'\\"' not in body:
+        return body
+    # Backslashes stand in strings only, and pair up from the left.
+    return body.replace(b"\\\\", b"..").replace(b'\\"', b"..")
+
+
+def splice(
+    body: bytes,
+    named: Iterable[tuple[str, Member]],
+    edits: Mapping[str, bytes | None],
+) -> bytes:
+    """`body` with the values in `edits` put in; None takes a member out. All else stays.
+
+    `named` are all members in order. A name that is not among them is added at the end.
+    """
+    pieces: list[bytes] = []
+    copied = 0
+    kept = 0
+    missing = dict(edits)
+    for index, (name, member) in enumerate(named):
+        value = missing.pop(name, body[member.value : member.end])
+        if index == 0 or (kept and value is not None):
+            pieces.append(body[copied : member.start])
+        copied = member.end
+        if value is not None:
+            pieces += (body[member.start : member.value], value)
+            kept += 1
+    for name, value in missing.items():
+        if value is not None:
+            pieces.append(b"," if kept else b"")
+            pieces += (orjson.dumps(name), b":", value)
+            kept += 1
+    pieces.append(body[copied:])
+    return b"".join(pieces)

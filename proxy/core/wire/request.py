@@ -1,0 +1,147 @@
+"""A chat request's body: checked for what the proxy must know, parsed once, its bytes kept.
+
+Refused is only what we could read differently from the upstream, or could not route. Whether a
+temperature is in range is for the upstream to judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import orjson
+
+from proxy.core.wire.members import MAX_DEPTH, Member, members
+from proxy.errors import ClientError
+
+LONGEST_MODEL: Final = 256
+"""Characters of a model's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One chat request as the client sent it."""
+
+    body: bytes
+    """The client's own bytes."""
+    fields: Mapping[str, Any]
+    """The parsed top-level object, in the body's order; read only."""
+    members: tuple[Member, ...]
+    """Where each of `fields` stands in `body`, in the same order."""
+    dialect: str
+    """`openai` or `anthropic`."""
+    model: str
+    stream: bool
+    has_tools: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body: what routes call the prompt's size."""
+        return len(self.body)
+
+
+def parse(body: bytes, *, dialect: str) -> ChatRequest:
+    """Read `body`. Raises ClientError and nothing else, whatever the bytes are."""
+    fields = _object(body)
+    found = members(body) if fields else ()
+    if found is None:
+        raise ClientError(f"the body is nested more than {MAX_DEPTH} levels deep; flatten it")
+    if len(found) != len(fields):
+        _refuse_duplicate(body, found)
+    model = _model(fields)
+    _check_messages(fields)
+    return ChatRequest(
+        body=body,
+        fields=fields,
+        members=found,
+        dialect=dialect,
+        model=model,
+        stream=_stream(fields),
+        has_tools=bool(fields.get("tools")),
+    )
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    if not body:
+        raise ClientError("the body is empty; send a JSON object with model and messages")
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        # The parser's error holds the whole document: it must not travel in a traceback.
+        message = _not_json(body, error)
+        raise ClientError(message) from None
+    if not isinstance(fields, dict):
+        raise ClientError(f"the body is {_kind(fields)}; send a JSON object")
+    return fields
+
+
+def _not_json(body: bytes, error: orjson.JSONDecodeError) -> str:
+    try:
+        body.decode()
+    except UnicodeDecodeError as wrong:
+        return f"the body is not UTF-8 at byte {wrong.start}; encode the JSON as UTF-8"
+    where = f"line {error.lineno} column {error.colno}"
+    return f"the body is not valid JSON at {where}: {error.msg}"
+
+
+def _refuse_duplicate(body: bytes, found: tuple[Member, ...]) -> NoReturn:
+    """Of two members with one name we might read the one and the upstream the other."""
+    seen: set[str] = set()
+    for member in found:
+        name = orjson.loads(body[member.start : body.rindex(b":", 0, member.value)])
+        if name in seen:
+            break
+        seen.add(name)
+    short = name if len(name) <= 40 else name[:40] + "…"
+    raise ClientError(f"{short!a} is given twice; keep one", param=short)
+
+
+def _model(fields: Mapping[str, Any]) -> str:
+    model = fields.get("model")
+    if not isinstance(model, str):
+        problem = "missing" if model is None else f"{_kind(model)}, not a string"
+        raise ClientError(f"model is {problem}; name one, such as glm-4.6", param="model")
+    if not model:
+        raise ClientError("model is empty; name one, such as glm-4.6", param="model")
+    if len(model) > LONGEST_MODEL or not model.isprintable():
+        text = f"model must be at most {LONGEST_MODEL} printable characters"
+        raise ClientError(text, param="model")
+    return model
+
+
+def _check_messages(fields: Mapping[str, Any]) -> None:
+    messages = fields.get("messages")
+    if isinstance(messages, list) and messages:
+        return
+    if messages is None:
+        problem = "missing"
+    elif messages == []:
+        problem = "empty"
+    else:
+        problem = f"{_kind(messages)}, not a list"
+    text = f'messages is {problem}; send at least one, such as {{"role": "user", "content": "Hi"}}'
+    raise ClientError(text, param="messages")
+
+
+def _stream(fields: Mapping[str, Any]) -> bool:
+    stream = fields.get("stream")
+    if stream is None:  # zai-sdk writes null for what its caller left out
+        return False
+    if not isinstance(stream, bool):
+        raise ClientError(f"stream is {_kind(stream)}; use true or false", param="stream")
+    return stream
+
+
+_KINDS: Final = {
+    bool: "a boolean",
+    dict: "an object",
+    float: "a number",
+    int: "a number",
+    list: "a list",
+    str: "a string",
+}
+
+
+def _kind(value: object) -> str:
+    return _KINDS.get(type(value), "null")

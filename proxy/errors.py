@@ -1,0 +1,258 @@
+"""Every way an exchange can fail: whose fault it is, its status, whether a new attempt may follow.
+
+Foreign exceptions (sockets, TLS, aiohttp, HTTP/2) become one of these where they enter, in `net`,
+and nowhere else. Each error knows the two bodies a client can be told it in: the OpenAI/GLM one,
+`{"error": {"code", "message", "type", "param"}}`, and Anthropic's `{"type": "error", "error": …}`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import orjson
+
+
+class Source(StrEnum):
+    """The side an error comes from."""
+
+    CLIENT = "client"
+    PROXY = "proxy"
+    UPSTREAM = "upstream"
+
+
+class ProxyError(Exception):
+    """Base of all errors an exchange can end with.
+
+    `code` is the outcome's name in logs and metrics and the `code` a client reads; `retryable`
+    says that a new attempt is safe: the failure proves that the upstream did no work.
+    """
+
+    source: Source = Source.PROXY
+    status: int = 500
+    code: str = "internal_error"
+    type: str = "api_error"
+    retryable: bool = False
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+    def openai_body(self) -> bytes:
+        """The error as GLM and OpenAI clients read it."""
+        return orjson.dumps(
+            {
+                "error": {
+                    "code": self.code,
+                    "message": self.message,
+                    "type": self.type,
+                    "param": self.param,
+                }
+            }
+        )
+
+    def anthropic_body(self) -> bytes:
+        """The error as Anthropic clients read it."""
+        kind = _ANTHROPIC_TYPES.get(self.status, "api_error")
+        error = {"type": kind, "code": self.code, "message": self.message}
+        return orjson.dumps({"type": "error", "error": error})
+
+
+# https://docs.anthropic.com/en/api/errors
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+# --- the client's side -------------------------------------------------------------------------
+
+
+class ClientError(ProxyError):
+    """The request itself is wrong; the same request will fail again."""
+
+    source = Source.CLIENT
+    status = 400
+    code = "invalid_request"
+    type = "invalid_request_error"
+
+
+class Unauthorized(ClientError):
+    status = 401
+    code = "unauthorized"
+    type = "authentication_error"
+
+
+class NotFound(ClientError):
+    status = 404
+    code = "not_found"
+    type = "not_found_error"
+
+
+class MethodNotAllowed(ClientError):
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+
+class RequestTimeout(ClientError):
+    status = 408
+    code = "request_timeout"
+
+
+class RequestTooLarge(ClientError):
+    status = 413
+    code = "request_too_large"
+
+
+class UnsupportedEncoding(ClientError):
+    status = 415
+    code = "unsupported_encoding"
+
+
+class ClientGone(ClientError):
+    """The client left before its answer was whole. Not a failure of anybody (nginx's 499)."""
+
+    status = 499
+    code = "client_gone"
+
+
+# --- the upstream's side -----------------------------------------------------------------------
+
+
+class UpstreamError(ProxyError):
+    """The upstream, or the road to it, failed."""
+
+    source = Source.UPSTREAM
+    status = 502
+    code = "upstream_error"
+
+
+class UpstreamSaid(UpstreamError):
+    """The upstream answered with an error of its own: its status and code are kept."""
+
+    code = "upstream_failed"
+
+    def __init__(self, message: str, *, status: int, code: str | None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code or self.code
+
+
+class ConnectFailed(UpstreamError):
+    """No connection: DNS, TCP or TLS failed. Nothing was sent."""
+
+    code = "upstream_connect_failed"
+    retryable = True
+
+
+class ConnectTimeout(ConnectFailed):
+    status = 504
+    code = "upstream_connect_timeout"
+
+
+class PoolExhausted(UpstreamError):
+    """No connection had a free stream before the deadline. Nothing was sent."""
+
+    status = 503
+    code = "pool_exhausted"
+    retryable = True
+
+
+class Refused(UpstreamError):
+    """The upstream proves that it did not process the request.
+
+    REFUSED_STREAM, a stream id above GOAWAY's last, or a request never written
+    (RFC 9113 §6.8, §8.7).
+    """
+
+    code = "upstream_refused"
+    retryable = True
+
+
+class UpstreamReset(UpstreamError):
+    """The stream was reset, or the connection closed, before the answer's end."""
+
+    code = "upstream_reset"
+
+
+class UpstreamDead(UpstreamReset):
+    """The peer stopped answering PING."""
+
+    code = "upstream_dead"
+
+
+class UpstreamProtocolError(UpstreamError):
+    """The upstream broke HTTP."""
+
+    code = "upstream_protocol_error"
+
+
+class FirstTokenTimeout(UpstreamError):
+    status = 504
+    code = "first_token_timeout"
+
+
+class IdleTimeout(UpstreamError):
+    status = 504
+    code = "idle_timeout"
+
+
+class TotalTimeout(UpstreamError):
+    status = 504
+    code = "total_timeout"
+
+
+class StreamCut(UpstreamError):
+    """The stream ended without its dialect's end event."""
+
+    code = "upstream_cut"
+
+
+class EmptyStream(StreamCut):
+    """A 200 that carried no event at all."""
+
+    code = "upstream_empty"
+
+
+class NotAStream(UpstreamError):
+    """A stream was asked for and something else came with status 200."""
+
+    code = "upstream_not_a_stream"
+
+
+class EventTooLarge(UpstreamError):
+    """One SSE event grew over the limit without an end."""
+
+    code = "upstream_event_too_large"
+
+
+class AnswerTooLarge(UpstreamError):
+    """A non-streaming answer grew over the limit."""
+
+    code = "upstream_answer_too_large"
+
+
+# --- the proxy's own ---------------------------------------------------------------------------
+
+
+class InternalError(ProxyError):
+    """A defect of ours; the log has the trace, the client does not."""
+
+
+class Draining(ProxyError):
+    """The proxy is stopping and the time given to streams is over."""
+
+    status = 503
+    code = "proxy_draining"

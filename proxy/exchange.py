@@ -1,0 +1,323 @@
+"""READ THIS FIRST: the life of one exchange, one client request and everything done for it.
+
+    read, parse            -> ChatRequest      400, 404, 405, 408, 413: told in the client's dialect
+    plan                   -> Route            rules and capabilities: which model, which endpoint
+    race to a first event  -> Attempt          502, 503, 504, or the upstream's own error
+    ======== commit point: status and first events go to the client ==========================
+    stream                 -> outcome          the attempt writes; nothing here wakes per event
+    finally                                    attempts closed, one Record finished
+
+Above the commit point a failure is a status, and an attempt may be replaced. Below it nothing is
+ever replaced: a failure is one error event in the client's dialect and an end that cannot be taken
+for a whole answer. The client leaving cancels this code wherever it is; `finally` does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxy.core.flow.metadata import Annotated
+from proxy.core.flow.pipe import Pipe
+from proxy.core.flow.timeline import Timeline
+from proxy.core.policy.rewrite import rewrite
+from proxy.core.policy.route import Candidate, Route
+from proxy.core.record import AttemptRecord, Record, Usage
+from proxy.core.wire import headers as policy
+from proxy.core.wire.answers import error_body
+from proxy.core.wire.request import ChatRequest, parse
+from proxy.core.wire.target import Kind, Target, resolve
+from proxy.errors import ClientGone, InternalError, MethodNotAllowed, ProxyError
+from proxy.house import House
+from proxy.net.attempt import Attempt
+from proxy.net.downstream import Client, Headers
+from proxy.net.passthrough import Answer, passthrough
+from proxy.net.race import first_answer
+
+_JSON = ("content-type", "application/json")
+_OURS = frozenset({"content-length", "content-encoding", "x-request-id"})
+"""Of a chat answer we have read: said anew by us, or no longer true."""
+
+
+class Exchange:
+    """One client request, from its head to its record."""
+
+    def __init__(self, house: House, client: Client) -> None:
+        self._house = house
+        self._client = client
+        self._timeline = Timeline(house.clock())
+        self._headers = client.headers()
+        self._id = policy.request_id(self._headers, house.new_id)
+        self._dialect = house.dialects["openai"]
+        self._target: Target | None = None
+        self._request: ChatRequest | None = None
+        self._route: Route | None = None
+        self._candidate: Candidate | None = None
+        self._attempts: list[tuple[Candidate, Attempt]] = []
+        self._passed: tuple[AttemptRecord, ...] = ()
+        self._usage: Usage | None = None
+        self._finish_reason: str | None = None
+        self._upstream_code: str | None = None
+        self._key: str | None = None
+        self._status: int | None = None
+        self._stage = "reading"
+        self._outcome = ClientGone.code
+        """Until something else is known: cancelled from outside means that the client left."""
+
+    async def run(self) -> None:
+        """Live it. Every failure is told to the client here; only cancellation leaves."""
+        house = self._house
+        try:
+            await self._live()
+        except ProxyError as error:
+            self._fail(error)
+        except Exception:  # the top of an exchange: a defect of ours must not look like an end
+            house.broke(self._id)
+            self._fail(InternalError("the proxy failed; its log says why under this request id"))
+        finally:
+            self._finish()
+
+    async def _live(self) -> None:
+        client, house = self._client, self._house
+        self._dialect = house.dialects[_dialect_of(client.raw_path)]
+        target = self._target = resolve(client.method, client.raw_path)
+        self._dialect = house.dialects[target.dialect]
+        self._key = policy.caller_key(self._headers)  # two that differ are refused here
+        if target.kind is Kind.MODELS:
+            anthropic = any(name.lower() == "anthropic-version" for name, _ in self._headers)
+            self._answer(200, [_JSON], house.models(anthropic))
+        elif target.kind is Kind.PASSTHROUGH:
+            await self._pass(target)
+        else:
+            await self._chat(target)
+
+    # --- chat ------------------------------------------------------------------------------
+
+    async def _chat(self, target: Target) -> None:
+        client, house, server = self._client, self._house, self._house.config.server
+        body = await client.read_body(limit=server.body_limit, timeout=server.body_timeout)
+        request = self._request = parse(body, dialect=target.dialect)
+        self._timeline.parsed = house.clock()
+        self._stage = "routing"
+        route = self._route = house.router.plan(request, target, _lower(self._headers))
+        attempt = await first_answer(lambda: self._start(request, target, route))
+        self._timeline.sent = attempt.sent
+        self._timeline.headers = attempt.headers_at
+        self._timeline.first_byte = attempt.first_byte
+        if attempt.is_stream:
+            await self._stream(attempt, route)
+        else:
+            self._whole(attempt)
+
+    async def _start(self, request: ChatRequest, target: Target, route: Route) -> Attempt:
+        """One attempt at the first candidate, on its way."""
+        candidate = self._candidate = route.candidates[0]
+        house = self._house
+        endpoint = candidate.endpoint
+        capability = house.capabilities.of(candidate.model)
+        body = rewrite(request, candidate.model, route.params, capability).body
+        outgoing = house.outgoing(
+            target, endpoint, self._client.method, self._headers, body, request_id=self._id
+        )
+        pipe = Pipe(self._dialect, route.stream, self._timeline) if request.stream else None
+        attempt = Attempt(pipe, self._timeline, house.limits(route))
+        self._attempts.append((candidate, attempt))
+        self._stage = "connecting"
+        await house.upstreams[endpoint.name].open(outgoing, attempt)
+        self._stage = "waiting"
+        return attempt
+
+    async def _stream(self, attempt: Attempt, route: Route) -> None:
+        """Commit, then sleep until the stream is over."""
+        client, pipe = self._client, attempt.pipe
+        assert pipe is not None
+        assert attempt.head is not None
+        headers = _kept(policy.to_client(attempt.head.headers, stream=True))
+        headers += self._added(stream=True)
+        # ======== commit point ==================================================================
+        await client.open(headers, stall=route.stream.client_stall)
+        self._status = 200
+        self._timeline.committed = self._house.clock()
+        self._stage = "streaming"
+        client.on_flow = attempt.flow
+        error = await attempt.stream_into(self._writer(route), client)
+        if error is not None:
+            raise error
+        if pipe.ended:
+            self._outcome = "completed"
+            self._stage = "done"
+        else:  # the upstream told its own error in the stream: the client has read it
+            client.cut([])
+        if pipe.failed:
+            self._outcome = "upstream_failed"
+            self._upstream_code = pipe.upstream_code
+
+    def _writer(self, route: Route) -> Callable[[list[bytes], bool], None]:
+        """Where the events go; with `emit_metadata` between two comments of our own."""
+        if not route.stream.emit_metadata:
+            return self._client.write
+        assert self._candidate is not None
+        decision = {
+            "request_id": self._id,
+            "route": route.name,
+            "reason": route.reason,
+            "model": self._candidate.model,
+            "endpoint": self._candidate.endpoint.name,
+            "attempts": len(self._attempts),
+        }
+        return Annotated(self._client.write, decision, lambda: self._timings(whole=True))
+
+    def _whole(self, attempt: Attempt) -> None:
+        """An answer that is no stream, or an error of the upstream."""
+        head, body = attempt.head, attempt.body
+        assert head is not None
+        assert self._candidate is not None
+        self._timeline.committed = self._house.clock()
+        headers = _kept(policy.to_client(head.headers, stream=False))
+        said = self._dialect.read_answer(body)
+        self._usage, self._finish_reason = said.usage, said.finish_reason
+        if head.status >= 300 or said.failed:
+            self._upstream_code = self._dialect.error_code(body)
+            secret = self._candidate.endpoint.api_key
+            key = None if secret is None else secret.reveal()
+            body = error_body(self._dialect, head.status, body, api_key=key)
+            headers = [pair for pair in headers if pair[0] != "content-type"] + [_JSON]
+            self._outcome = "upstream_failed"
+        self._answer(head.status if head.status >= 400 or head.status < 300 else 502, headers, body)
+
+    # --- everything else -------------------------------------------------------------------
+
+    async def _pass(self, target: Target) -> None:
+        house = self._house
+        self._timeline.parsed = house.clock()
+        route = self._route = house.router.plan(None, target, _lower(self._headers))
+        candidate = self._candidate = route.candidates[0]
+        self._stage = "connecting"
+        await passthrough(
+            self._client,
+            house.upstreams[candidate.endpoint.name],
+            house.outgoing(
+                target,
+                candidate.endpoint,
+                self._client.method,
+                self._headers,
+                b"",
+                request_id=self._id,
+            ),
+            head=self._passed_head,
+            total=route.timeouts.total,
+        )
+        self._outcome = "completed"
+        self._stage = "done"
+
+    def _passed_head(self, answer: Answer) -> Headers:
+        timeline, passed = self._timeline, answer.passed
+        timeline.sent = passed.sent
+        timeline.headers = timeline.committed = self._house.clock()
+        self._status = answer.head.status
+        self._stage = "streaming"
+        return policy.to_client(answer.head.headers, stream=False) + self._added(stream=False)
+
+    # --- told to the client ----------------------------------------------------------------
+
+    def _answer(self, status: int, headers: Headers, body: bytes) -> None:
+        self._client.answer(status, [*headers, *self._added(stream=False)], body)
+        self._status = status
+        if self._outcome == ClientGone.code:
+            self._outcome = "completed"
+        self._stage = "done"
+
+    def _fail(self, error: ProxyError) -> None:
+        """Before the commit a status, after it an event and an end that cannot look whole."""
+        self._outcome = error.code
+        if isinstance(error, ClientGone):
+            return
+        if self._client.response is not None:
+            events = [self._dialect.error_event(error)] if self._attempts else []
+            self._client.cut(events)
+            return
+        headers = [_JSON]
+        if isinstance(error, MethodNotAllowed):
+            headers.append(("allow", error.allow))
+        if len(self._attempts) > 1:
+            headers.append(("x-should-retry", "false"))
+        self._answer(error.status, headers, self._dialect.error_body(error))
+
+    def _added(self, *, stream: bool) -> list[tuple[str, str]]:
+        candidate = self._candidate
+        return policy.added(
+            request_id=self._id,
+            model=candidate.model if candidate else None,
+            endpoint=candidate.endpoint.name if candidate else None,
+            attempts=len(self._attempts) or None,
+            timings=self._timings(whole=False),
+            stream=stream,
+        )
+
+    def _timings(self, *, whole: bool) -> list[tuple[str, float]]:
+        """Stages that have been reached, seconds since the request came."""
+        t = self._timeline
+        marks = [("sent", t.sent), ("headers", t.headers), ("first_event", t.first_event)]
+        if whole:
+            marks += [("first_token", t.first_token), ("first_content", t.first_content)]
+            marks += [("last_event", t.last_event)]
+        return [(name, mark - t.received) for name, mark in marks if mark is not None]
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def interrupt(self, error: ProxyError) -> None:
+        """End it now for `error`; its client is told."""
+        for _, attempt in self._attempts:
+            attempt.fail(error)
+
+    def _finish(self) -> None:
+        for _, attempt in self._attempts:
+            attempt.close()
+        self._timeline.finished = self._house.clock()
+        self._house.finish(self._record())
+
+    def _record(self) -> Record:
+        target, request, candidate = self._target, self._request, self._candidate
+        last = self._attempts[-1][1] if self._attempts else None
+        pipe = last.pipe if last is not None else None
+        return Record(
+            request_id=self._id,
+            kind="unknown" if target is None else str(target.kind),
+            dialect=self._dialect.name,
+            method=self._client.method,
+            path=self._client.raw_path.partition("?")[0],
+            route="none" if self._route is None else self._route.name,
+            requested_model=None if request is None else request.model,
+            served_model=None if candidate is None else candidate.model or None,
+            endpoint=None if candidate is None else candidate.endpoint.name,
+            stream=request is not None and request.stream,
+            status=self._status,
+            outcome=self._outcome,
+            stage=self._stage,
+            timeline=self._timeline,
+            attempts=tuple(
+                attempt.record(candidate.endpoint.name, candidate.model)
+                for candidate, attempt in self._attempts
+            )
+            + self._passed,
+            usage=pipe.usage if pipe is not None else self._usage,
+            finish_reason=pipe.finish_reason if pipe is not None else self._finish_reason,
+            upstream_code=self._upstream_code,
+            request_bytes=self._client.bytes_in,
+            response_bytes=self._client.bytes_out,
+            key_fingerprint=None if self._key is None else self._house.fingerprint(self._key),
+            heartbeats=sum(attempt.heartbeats for _, attempt in self._attempts),
+        )
+
+
+def _dialect_of(raw_path: str) -> str:
+    """The language errors are told in, also for a path that turns out to be none of ours."""
+    return "anthropic" if raw_path.startswith(("/v1/messages", "/api/anthropic")) else "openai"
+
+
+def _lower(headers: Headers) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers}
+
+
+def _kept(headers: Headers) -> list[tuple[str, str]]:
+    """Headers of a chat answer, without those that we say ourselves or that are no longer true."""
+    return [pair for pair in headers if pair[0] not in _OURS]

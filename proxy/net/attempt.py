@@ -1,0 +1,420 @@
+"""One attempt: one request to one endpoint, from the send to the last byte.
+
+An attempt is the sink of its upstream stream. Until the exchange commits it keeps what came;
+after `stream_into` every read goes straight from the upstream connection's `data_received`
+through the pipe to the client's transport. No task wakes per event: the exchange sleeps in
+`stream_into` until the end.
+
+One lazy timer per attempt watches everything that has to do with silence: the first token, idle
+streams, the total, heartbeats towards the client, and a client that does not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import Callable
+from typing import Protocol
+
+from proxy.core.flow.patience import Due, Limits, Marks, next_due
+from proxy.core.flow.pipe import Pipe
+from proxy.core.flow.timeline import Timeline
+from proxy.core.record import AttemptRecord
+from proxy.core.wire.sse import comment
+from proxy.errors import (
+    AnswerTooLarge,
+    ClientGone,
+    EmptyStream,
+    FirstTokenTimeout,
+    IdleTimeout,
+    NotAStream,
+    ProxyError,
+    StreamCut,
+    TotalTimeout,
+    UpstreamError,
+    UpstreamProtocolError,
+)
+from proxy.net.h2.connection import Head
+
+_HEARTBEAT = comment(b"heartbeat")
+_LINGER = 1.0
+"""Seconds an upstream may take to close a stream after its own end event (`[DONE]`)."""
+_LINGER_BYTES = 64 * 1024
+_NO_ENCODING = (b"", b"identity")
+
+
+class Flow(Protocol):
+    """The upstream half that an attempt steers: an HTTP/2 stream, or an HTTP/1.1 pump."""
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def cancel(self) -> None: ...
+
+
+class Writer(Protocol):
+    """The client half: see `proxy.net.downstream.Client`."""
+
+    paused_since: float | None
+
+    def abort(self) -> None: ...
+
+
+class Attempt:
+    """The sink of one upstream stream. `pipe` is None when a whole JSON answer is expected."""
+
+    __slots__ = (
+        "_client",
+        "_flow",
+        "_flush_timer",
+        "_inflate",
+        "_last_write",
+        "_limits",
+        "_linger",
+        "_loop",
+        "_over",
+        "_parts",
+        "_result",
+        "_size",
+        "_streaming",
+        "_timeline",
+        "_timer",
+        "_waiter",
+        "_write",
+        "closed_at",
+        "first",
+        "first_byte",
+        "head",
+        "headers_at",
+        "heartbeats",
+        "outcome",
+        "pipe",
+        "protocol",
+        "reused",
+        "sent",
+        "started",
+    )
+
+    def __init__(self, pipe: Pipe | None, timeline: Timeline, limits: Limits) -> None:
+        self.pipe = pipe
+        self.head: Head | None = None
+        self.first: list[bytes] = []
+        """Whole events that came before the commit."""
+        self.outcome = "cancelled"
+        self.protocol: str | None = None
+        self.reused = False
+        self.started = time.monotonic()
+        self.sent: float | None = None
+        self.headers_at: float | None = None
+        self.first_byte: float | None = None
+        self.closed_at: float | None = None
+        self.heartbeats = 0
+        self._loop = asyncio.get_running_loop()
+        self._timeline = timeline
+        self._limits = limits
+        self._flow: Flow | None = None
+        self._streaming = False
+        self._inflate: zlib._Decompress | None = None
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._result: ProxyError | None = None
+        self._over = False
+        self._linger: asyncio.TimerHandle | None = None
+        self._write: Callable[[list[bytes], bool], None] | None = None
+        self._client: Writer | None = None
+        self._last_write = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._flush_timer: asyncio.TimerHandle | None = None
+
+    # --- for the exchange ------------------------------------------------------------------
+
+    def opened(self, flow: Flow, protocol: str, *, reused: bool) -> None:
+        """The request is on its way."""
+        self._flow = flow
+        self.protocol = protocol
+        self.reused = reused
+        self.sent = time.monotonic()
+        self._arm(self.sent)
+
+    async def answered(self) -> None:
+        """Wait for the first useful event, or for a whole answer. Raises the attempt's error."""
+        while not self._over and not (self.pipe is not None and self.pipe.useful):
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        if self._result is not None and not self.first:
+            raise self._result
+
+    @property
+    def is_stream(self) -> bool:
+        return self._streaming
+
+    @property
+    def body(self) -> bytes:
+        """The whole answer, when it is not a stream."""
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+
+    async def stream_into(
+        self, write: Callable[[list[bytes], bool], None], client: Writer
+    ) -> ProxyError | None:
+        """Send every event to `write` until the end. The answer is what went wrong, or None.
+
+        The call of `write` that brings the end event has `last` set.
+        """
+        assert self.pipe is not None
+        self._write = write
+        self._client = client
+        self._last_write = time.monotonic()
+        first, self.first = self.first, []
+        write(first, self.pipe.ended)
+        self._arm(self._last_write)
+        while not self._over:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        return self._result
+
+    def flow(self, paused: bool) -> None:
+        """The client stopped, or went on, reading: so does this stream, and only this one."""
+        if self._flow is None:
+            return
+        if paused:
+            self._flow.pause_reading()
+            self._arm(time.monotonic())
+        else:
+            self._flow.resume_reading()
+
+    def close(self) -> None:
+        """End the attempt; the upstream is told unless it has finished. Idempotent."""
+        if self.closed_at is None:
+            self.closed_at = time.monotonic()
+        self._over = True
+        self._write = None
+        self._client = None
+        for timer in (self._timer, self._flush_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._flow is None or self._linger is not None:
+            return
+        if self.pipe is not None and self.pipe.ended:
+            self._linger = self._loop.call_later(_LINGER, self._cancel)
+            self._size = 0
+        else:
+            self._cancel()
+
+    def record(self, endpoint: str, model: str) -> AttemptRecord:
+        """The attempt as it ended."""
+        return AttemptRecord(
+            endpoint=endpoint,
+            model=model,
+            outcome=self.outcome,
+            status=None if self.head is None else self.head.status,
+            protocol=self.protocol,
+            reused=self.reused,
+            started=self.started,
+            sent=self.sent,
+            headers=self.headers_at,
+            first_byte=self.first_byte,
+            ended=self.started if self.closed_at is None else self.closed_at,
+        )
+
+    def _cancel(self) -> None:
+        flow, self._flow = self._flow, None
+        if flow is not None:
+            flow.cancel()
+
+    # --- for the upstream stream (a Sink) ----------------------------------------------------
+
+    def on_head(self, head: Head) -> None:
+        self.headers_at = time.monotonic()
+        self.head = head
+        kind = encoding = b""
+        for name, value in head.headers:
+            if name == b"content-type":
+                kind = value.lower()
+            elif name == b"content-encoding":
+                encoding = value.strip().lower()
+        if encoding in (b"gzip", b"x-gzip", b"deflate"):
+            self._inflate = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib, by its header
+        elif encoding not in _NO_ENCODING:
+            self.fail(UpstreamProtocolError("the upstream compressed an answer unasked"))
+            return
+        self._streaming = (
+            self.pipe is not None and head.status == 200 and kind.startswith(b"text/event-stream")
+        )
+
+    def on_data(self, data: bytes) -> None:
+        if self._over:
+            self._drain(data)
+            return
+        now = time.monotonic()
+        if self.first_byte is None:
+            self.first_byte = now
+        if self._inflate is not None:
+            try:
+                data = self._inflate.decompress(data, self._limits.max_answer)
+            except zlib.error:
+                self.fail(UpstreamProtocolError("the upstream's compressed answer is broken"))
+                return
+        if not self._streaming:
+            self._collect(data)
+            return
+        pipe = self.pipe
+        assert pipe is not None
+        try:
+            events = pipe.feed(data, now)
+        except UpstreamError as error:
+            self.fail(error)
+            return
+        write = self._write
+        if write is None:
+            self.first += events
+            if pipe.useful:
+                self._wake()
+        elif events or pipe.ended:
+            self._last_write = now
+            write(events, pipe.ended)
+        if pipe.ended:
+            self._finish(None)
+        elif pipe.next_flush is not None and self._flush_timer is None:
+            self._flush_timer = self._loop.call_later(pipe.next_flush - now, self._flush)
+
+    def on_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        self._flow = None
+        if self._linger is not None:
+            self._linger.cancel()
+        if self._over:
+            return
+        pipe = self.pipe
+        if pipe is None:
+            self._finish(None)
+        elif not self._streaming:
+            self._finish(None if self.head is None or self.head.status != 200 else _not_a_stream())
+        elif pipe.failed:
+            self._hand_over(pipe.finish())
+            self._finish(None)
+        elif pipe.useful or pipe.pending:
+            self._hand_over(pipe.finish())
+            self._finish(StreamCut("the upstream ended its stream before the answer was whole"))
+        else:
+            self._finish(EmptyStream("the upstream answered with an empty stream"))
+
+    def on_error(self, error: UpstreamError) -> None:
+        self._flow = None
+        if self._linger is not None:
+            self._linger.cancel()
+        if not self._over:
+            self.fail(error)
+
+    # --- inside ----------------------------------------------------------------------------
+
+    def _collect(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._limits.max_answer:
+            self.fail(AnswerTooLarge("the upstream's answer is over the limit"))
+        else:
+            self._parts.append(data)
+
+    def _drain(self, data: bytes) -> None:
+        """After the end event nothing is worth reading; a little is, to keep the connection."""
+        self._size += len(data)
+        if self._linger is not None and self._size > _LINGER_BYTES:
+            self._linger.cancel()
+            self._cancel()
+
+    def _hand_over(self, events: list[bytes]) -> None:
+        if not events:
+            return
+        if self._write is None:
+            self.first += events
+        else:
+            self._write(events, False)
+
+    def fail(self, error: ProxyError) -> None:
+        """The attempt is over; what is whole and still held goes to the client first."""
+        if self._over:
+            return
+        if self.pipe is not None and self._streaming:
+            self._hand_over(self.pipe.finish())
+        self._finish(error)
+
+    def _finish(self, error: ProxyError | None) -> None:
+        self._over = True
+        self._result = error
+        if error is not None:
+            self.outcome = error.code
+        else:
+            self.outcome = "upstream_failed" if self._upstream_failed() else "completed"
+        self.closed_at = time.monotonic()
+        self._wake()
+
+    def _upstream_failed(self) -> bool:
+        if self.pipe is not None and self.pipe.failed:
+            return True
+        return self.head is not None and self.head.status >= 400
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _flush(self) -> None:
+        self._flush_timer = None
+        if self.pipe is None or self._over:
+            return
+        now = time.monotonic()
+        self._hand_over(self.pipe.flush_due(now))
+        due = self.pipe.next_flush
+        if due is not None:
+            self._flush_timer = self._loop.call_later(max(due - now, 0.0), self._flush)
+
+    # --- silence ---------------------------------------------------------------------------
+
+    def _due(self) -> tuple[float, Due]:
+        pipe, client = self.pipe, self._client
+        marks = Marks(
+            sent=self.started if self.sent is None else self.sent,
+            awaiting_token=pipe is not None and self._timeline.first_token is None,
+            last_useful=None if pipe is None else pipe.last_useful,
+            last_write=None if client is None else self._last_write,
+            paused_since=None if client is None else client.paused_since,
+        )
+        return next_due(self._limits, marks)
+
+    def _arm(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(max(self._due()[0] - now, 0.001), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._over:
+            return
+        now = time.monotonic()
+        when, due = self._due()
+        if when <= now:
+            self._overdue(due, now)
+        if not self._over:
+            self._arm(now)
+
+    def _overdue(self, due: Due, now: float) -> None:
+        limits = self._limits
+        match due:
+            case Due.TOTAL:
+                self.fail(TotalTimeout(f"the answer was not whole after {limits.total:g} s"))
+            case Due.FIRST_TOKEN:
+                self.fail(FirstTokenTimeout(f"no token came within {limits.first_token:g} s"))
+            case Due.IDLE:
+                self.fail(IdleTimeout(f"the upstream sent nothing for {limits.idle:g} s"))
+            case Due.STALL:
+                if self._client is not None:
+                    self._client.abort()
+                self._finish(ClientGone(f"the client read nothing for {limits.stall:g} s"))
+            case Due.HEARTBEAT:
+                assert self._write is not None
+                self.heartbeats += 1
+                self._last_write = now
+                self._write([_HEARTBEAT], False)
+
+
+def _not_a_stream() -> NotAStream:
+    return NotAStream("a stream was asked for, and the upstream answered 200 with something else")

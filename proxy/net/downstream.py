@@ -1,0 +1,317 @@
+"""The client's side: read its request, write its answer, notice that it leaves.
+
+aiohttp parses the request and owns the connection. The body of an event stream is written here,
+raw: one event is one HTTP chunk, and the events of one upstream read are one write (uvloop joins
+the writes of one loop turn, so the head and the first events leave together as well).
+
+The end of a stream is said in two ways only. `end` writes the last chunk: the answer is whole.
+`cut` writes what the client has to be told and closes *without* the last chunk, so that a cut
+never looks whole at the framing layer either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp_sse import EventSourceResponse
+
+from proxy.errors import ClientError, ClientGone, RequestTimeout, RequestTooLarge
+
+Headers = Sequence[tuple[str, str]]
+
+_LAST_CHUNK = b"0\r\n\r\n"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class EventStream(EventSourceResponse):
+    """The library's event stream, with the body written by us.
+
+    Its `prepare` starts a ping task for each stream; here silence is watched by the one timer an
+    attempt has anyway, so the head is all that is taken from it, and the stalled-client abort.
+    """
+
+    def __init__(self, headers: Headers, *, stall: float) -> None:
+        super().__init__(send_timeout=stall, allow_all_methods=True)
+        del self.headers["Connection"]  # aiohttp knows better: the client may have asked for close
+        self.headers["Server"] = "glm-proxy"
+        for name, value in headers:
+            self.headers[name] = value
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        if self.prepared:
+            return self._payload_writer
+        self._set_tcp_user_timeout(request)
+        if request.version >= HttpVersion11:
+            self.enable_chunked_encoding()
+        else:
+            self.force_close()
+        return await web.StreamResponse.prepare(self, request)
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing: `Client.end` has written the last chunk, or `Client.cut` has left it out."""
+        self._eof_sent = True
+        self._restore_tcp_user_timeout()
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's connection that also tells its exchange when the client reads too slowly."""
+
+    __slots__ = ("on_flow",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.on_flow: Callable[[bool], None] | None = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.on_flow is not None:
+            self.on_flow(True)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.on_flow is not None:
+            self.on_flow(False)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is not HTTP never reaches an exchange; it is answered in JSON like all else."""
+        if status >= 500 or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        error = ClientError(f"the request is not valid HTTP: {message or exc}")
+        response = web.Response(status=status, body=error.openai_body())
+        response.headers.update({"Server": "glm-proxy", "Content-Type": "application/json"})
+        response.force_close()
+        return response
+
+
+class DataServer(web.Server):
+    """The data listener's protocol factory; pass it to `loop.create_server`."""
+
+    def __init__(self, serve: Callable[[Client], Awaitable[None]], *, keepalive: float) -> None:
+        # handler_cancellation: without it a client that leaves while the upstream is silent is
+        # never noticed, and the upstream goes on generating what nobody will read.
+        super().__init__(
+            self._handle,
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=keepalive,
+            auto_decompress=False,
+        )
+        self._serve = serve
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        client = Client(request)
+        try:
+            await self._serve(client)
+        finally:
+            client.release()
+        assert client.response is not None
+        return client.response
+
+
+class Client:
+    """One request of a client and the answer to it."""
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_request",
+        "bytes_in",
+        "bytes_out",
+        "on_flow",
+        "paused_since",
+        "response",
+    )
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+        self._connection: Any = request.protocol
+        self._chunked = request.version >= HttpVersion11
+        self.response: web.StreamResponse | None = None
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.paused_since: float | None = None
+        """When the client stopped reading, on the monotonic clock; `None` while it keeps up."""
+        self.on_flow: Callable[[bool], None] | None = None
+
+    @property
+    def method(self) -> str:
+        return self._request.method
+
+    @property
+    def raw_path(self) -> str:
+        """The request target as it was sent."""
+        return self._request.raw_path
+
+    def headers(self) -> list[tuple[str, str]]:
+        """The request's headers, in order, duplicates kept."""
+        return list(self._request.headers.items())
+
+    @property
+    def content_length(self) -> int | None:
+        return self._request.content_length
+
+    @property
+    def has_body(self) -> bool:
+        return self._request.body_exists
+
+    # --- reading ---------------------------------------------------------------------------
+
+    async def read_body(self, *, limit: int, timeout: float) -> bytes:
+        """The whole body.
+
+        Raises RequestTooLarge over `limit` bytes, RequestTimeout after `timeout` seconds,
+        ClientError when its framing is broken.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                parts = [part async for part in self.body_parts(limit=limit)]
+        except TimeoutError:
+            message = f"the request body was not complete after {timeout:g} s"
+            raise RequestTimeout(message) from None
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def body_parts(self, *, limit: int | None) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises RequestTooLarge, ClientError."""
+        length = self._request.content_length
+        if limit is not None and length is not None and length > limit:
+            raise _too_large(limit)
+        self._say_continue()
+        content = self._request.content
+        while True:
+            try:
+                part = await content.readany()
+            except HttpProcessingError as error:
+                raise ClientError(f"the request body is broken: {error.message}") from None
+            except web.RequestPayloadError as error:
+                raise ClientError(f"the request body is broken: {error}") from None
+            if not part:
+                return
+            self.bytes_in += len(part)
+            if limit is not None and self.bytes_in > limit:
+                raise _too_large(limit)
+            yield part
+
+    def _say_continue(self) -> None:
+        """RFC 9110 §10.1.1: asked for, and only now that the request's head was accepted."""
+        expect = self._request.headers.get("Expect", "")
+        if expect.lower() == "100-continue" and self._chunked:
+            transport = self._request.transport
+            if transport is not None:
+                transport.write(_CONTINUE)
+
+    # --- answering -------------------------------------------------------------------------
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole answer; aiohttp sends it when the exchange is over."""
+        self.bytes_out = len(body)
+        response = web.Response(status=status, body=body)
+        response.headers["Server"] = "glm-proxy"
+        for name, value in headers:
+            response.headers[name] = value
+        if not self._request.content.is_eof():
+            response.force_close()  # the rest of the request body is not worth reading
+        self.response = response
+
+    async def open(self, headers: Headers, *, stall: float) -> None:
+        """Commit: status 200 and the head of an event stream. Raises ClientGone."""
+        response = EventStream(headers, stall=stall)
+        self.response = response
+        self._watch_flow()
+        try:
+            await response.prepare(self._request)
+        except ConnectionError:
+            raise ClientGone("the client left before its answer began") from None
+
+    async def open_body(self, status: int, headers: Headers) -> None:
+        """The head of an answer whose body follows by `write_body`. Raises ClientGone."""
+        response = web.StreamResponse(status=status)
+        response.headers["Server"] = "glm-proxy"
+        for name, value in headers:
+            response.headers.add(name, value)
+        self.response = response
+        try:
+            await response.prepare(self._request)
+        except ConnectionError:
+            raise ClientGone("the client left before its answer began") from None
+
+    async def write_body(self, data: bytes) -> None:
+        """Body bytes of an opened answer, at the client's pace. Raises ClientGone."""
+        assert self.response is not None
+        self.bytes_out += len(data)
+        try:
+            await self.response.write(data)
+        except ConnectionError:
+            raise ClientGone("the client left in the middle of its answer") from None
+
+    def write(self, events: list[bytes], last: bool = False) -> None:
+        """Events to the client in one socket write, each its own chunk; never waits.
+
+        `last` adds the last chunk in the same write: the answer is whole.
+        """
+        transport = self._connection.transport
+        if transport is None:
+            return
+        if not self._chunked:
+            data = b"".join(events)
+        elif len(events) == 1:
+            event = events[0]
+            data = b"%x\r\n%b\r\n" % (len(event), event)
+        else:
+            data = b"".join([b"%x\r\n%b\r\n" % (len(event), event) for event in events])
+        if last:
+            data = data + _LAST_CHUNK if self._chunked else data
+        self.bytes_out += len(data)
+        transport.write(data)
+
+    def cut(self, events: list[bytes]) -> None:
+        """Tell the client, then close without the last chunk."""
+        if events:
+            self.write(events)
+        transport = self._connection.transport
+        if transport is not None:
+            transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection now, whatever is still unsent (a client that does not read)."""
+        transport = self._connection.transport
+        if transport is not None:
+            transport.abort()
+
+    # --- back-pressure ---------------------------------------------------------------------
+
+    def _watch_flow(self) -> None:
+        if isinstance(self._connection, _Connection):
+            self._connection.on_flow = self._flow
+
+    def _flow(self, paused: bool) -> None:
+        self.paused_since = time.monotonic() if paused else None
+        if self.on_flow is not None:
+            self.on_flow(paused)
+
+    def release(self) -> None:
+        """The exchange is over: the connection may serve the next one."""
+        self.on_flow = None
+        if isinstance(self._connection, _Connection):
+            self._connection.on_flow = None
+
+
+def _too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(
+        f"the request body is over the limit of {limit} bytes (server.body_limit)"
+    )

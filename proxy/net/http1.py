@@ -1,0 +1,43 @@
+"""The HTTP/1.1 client of one origin: aiohttp's session, dialled our way."""
+
+from __future__ import annotations
+
+import ssl
+
+import aiohttp
+
+from proxy.config import PoolSettings
+from proxy.net.dns import Addresses, AiohttpResolver
+from proxy.net.sockets import STAGGER, new_socket, socket_options
+
+_AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+"""Headers aiohttp would add; ours are complete."""
+
+
+def new_session(
+    settings: PoolSettings, tls: ssl.SSLContext | None, addresses: Addresses
+) -> aiohttp.ClientSession:
+    """A session that forwards: no cookies, no decompression, no environment, no total timeout.
+
+    `connect` covers the wait for the connection limit too, so nobody waits for ever. Redirects are
+    the caller's to refuse (`allow_redirects=False`). Must be made inside the event loop.
+    """
+    options = socket_options(settings)
+    connector = aiohttp.TCPConnector(
+        ssl=tls if tls is not None else True,
+        limit=settings.max_connections * settings.streams_per_connection,
+        keepalive_timeout=settings.idle_timeout,
+        resolver=AiohttpResolver(addresses),
+        use_dns_cache=False,
+        happy_eyeballs_delay=STAGGER,
+        interleave=1,
+        socket_factory=lambda address: new_socket(address[0], options),
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        skip_auto_headers=_AUTOMATIC,
+        timeout=aiohttp.ClientTimeout(total=None, connect=settings.connect_timeout),
+    )

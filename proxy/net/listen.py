@@ -1,0 +1,58 @@
+"""Listening sockets, and why one cannot be had: in words that name the setting to change."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from contextlib import suppress
+
+
+class CannotListen(Exception):
+    """An address cannot be listened on. `str()` is one line for the operator."""
+
+    def __init__(self, section: str, host: str, port: int, reason: int) -> None:
+        super().__init__(section, host, port, reason)
+        self.section = section
+        self.host = host
+        self.port = port
+        self.reason = reason
+
+    def __str__(self) -> str:
+        option = "--port" if self.section == "server" else f"--{self.section}-port"
+        change = f"choose another with {option} or {self.section}.port"
+        if self.reason == errno.EADDRINUSE:
+            return f"{self.section}.port {self.port} on {self.host} is in use; {change}"
+        if self.reason in (errno.EACCES, errno.EPERM):
+            return f"{self.section}.port {self.port} needs permissions we do not have; {change}"
+        if self.reason in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            return f"{self.section}.host {self.host} is not an address of this machine"
+        name = errno.errorcode.get(self.reason, str(self.reason))
+        return f"cannot listen on {self.section}.host {self.host}, port {self.port}: {name}"
+
+
+def listening_socket(section: str, host: str, port: int, backlog: int = 1024) -> socket.socket:
+    """A socket that listens on `host` (an IP address or `localhost`) and `port` (0: any free one).
+
+    `section` is `server` or `admin`: whose settings an error names. The caller closes it.
+    Raises CannotListen.
+    """
+    address = "127.0.0.1" if host == "localhost" else host
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise CannotListen(section, host, port, error.errno or 0) from None
+    try:
+        # A restart must not wait for connections of the one before (TIME_WAIT, RFC 9293 §3.6).
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # `::` means IPv6 here; what also took IPv4 would be two listeners under one name.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((address, port))
+        listener.listen(backlog)
+        listener.setblocking(False)
+    except OSError as error:
+        with suppress(OSError):
+            listener.close()
+        raise CannotListen(section, host, port, error.errno or 0) from None
+    return listener

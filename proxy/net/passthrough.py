@@ -1,0 +1,143 @@
+"""Every other path of the API: both bodies streamed, nothing kept, nothing understood.
+
+The client's body goes up while the answer may already come down: an early refusal is delivered
+and the rest of the upload is not sent. An answer that breaks off is never given a clean end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import aiohttp
+
+from proxy.errors import ClientError, ProxyError, TotalTimeout
+from proxy.net.downstream import Client, Headers
+from proxy.net.h2.connection import Connection, Head, Reader
+from proxy.net.upstream import Outgoing, Upstream, head_of, translate
+
+
+class Passed(NamedTuple):
+    """When what happened, on the monotonic clock, for the record."""
+
+    protocol: str
+    reused: bool
+    sent: float
+
+
+class Answer(NamedTuple):
+    """The head of an upstream's answer and the pieces of its body as they come."""
+
+    head: Head
+    parts: AsyncIterator[bytes]
+    passed: Passed
+
+
+async def passthrough(
+    client: Client,
+    upstream: Upstream,
+    outgoing: Outgoing,
+    *,
+    head: Callable[[Answer], Headers],
+    total: float,
+) -> None:
+    """Send `client`'s body with the head of `outgoing`; bring the answer back as it comes.
+
+    `head` is called once, when the answer's head is here, and says the headers the client gets.
+    Raises ProxyError.
+    """
+    try:
+        async with asyncio.timeout(total), _sent(client, upstream, outgoing) as answer:
+            await client.open_body(answer.head.status, head(answer))
+            async for part in answer.parts:
+                await client.write_body(part)
+    except TimeoutError:
+        raise TotalTimeout(f"the answer was not whole after {total:g} s") from None
+
+
+@asynccontextmanager
+async def _sent(client: Client, upstream: Upstream, outgoing: Outgoing) -> AsyncIterator[Answer]:
+    connection = await upstream.acquire(client.content_length or 0)
+    if connection is None:
+        async with _over_http1(client, upstream, outgoing) as answer:
+            yield answer
+    else:
+        async with _over_h2(client, upstream, connection, outgoing) as answer:
+            yield answer
+
+
+@asynccontextmanager
+async def _over_http1(
+    client: Client, upstream: Upstream, outgoing: Outgoing
+) -> AsyncIterator[Answer]:
+    headers = list(outgoing.headers)
+    if client.content_length is not None and client.has_body:
+        headers.append(("content-length", str(client.content_length)))
+    body = client.body_parts(limit=None) if client.has_body else None
+    sent = time.monotonic()
+    try:
+        async with upstream.pool.http1.request(
+            outgoing.method,
+            upstream.url(outgoing.path),
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+        ) as response:
+            parts = _http1_parts(response)
+            yield Answer(head_of(response), parts, Passed("http/1.1", False, sent))
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise translate(error) from None
+
+
+async def _http1_parts(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    try:
+        while part := await response.content.readany():
+            yield part
+    except (aiohttp.ClientError, OSError) as error:
+        raise translate(error) from None
+
+
+@asynccontextmanager
+async def _over_h2(
+    client: Client, upstream: Upstream, connection: Connection, outgoing: Outgoing
+) -> AsyncIterator[Answer]:
+    reused = connection.requests > 0
+    headers = upstream.h2_headers(outgoing, length=client.content_length)
+    reader = Reader.open(connection, headers, end=not client.has_body)
+    sent = time.monotonic()
+    upload = asyncio.get_running_loop().create_task(_upload(client, reader))
+    try:
+        head = await _head_or_failed_upload(reader, upload)
+        yield Answer(head, aiter(reader), Passed("h2", reused, sent))
+    finally:
+        upload.cancel()
+        await asyncio.gather(upload, return_exceptions=True)
+        reader.cancel()
+
+
+async def _upload(client: Client, reader: Reader) -> None:
+    stream = reader.stream
+    if not client.has_body or stream is None:
+        return
+    async for part in client.body_parts(limit=None):
+        await stream.send(part)
+    await stream.send(b"", end=True)
+
+
+async def _head_or_failed_upload(reader: Reader, upload: asyncio.Task[None]) -> Head:
+    """The answer's head; or the client's own fault, when its body broke on the way up."""
+    head = asyncio.get_running_loop().create_task(reader.head())
+    try:
+        await asyncio.wait((head, upload), return_when=asyncio.FIRST_COMPLETED)
+        if not head.done() and upload.done() and not upload.cancelled():
+            error = upload.exception()
+            if isinstance(error, ClientError):
+                raise error
+            if error is not None and not isinstance(error, ProxyError):
+                raise error
+        return await head
+    finally:
+        head.cancel()

@@ -1,0 +1,209 @@
+"""One endpoint: send a request to it over the best connection there is.
+
+HTTP/2 by our own pool; HTTP/1.1, where the upstream speaks only that or a big body goes faster
+over it, by aiohttp's client. Whatever goes wrong becomes one of `proxy.errors` here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple, Protocol
+
+import aiohttp
+from yarl import URL
+
+from proxy.errors import (
+    ConnectFailed,
+    ConnectTimeout,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamReset,
+)
+from proxy.net.attempt import Flow
+from proxy.net.h2.connection import Connection, Head, Sink
+from proxy.net.pool import Pool
+
+_SMALL_WINDOW = 65_535
+"""RFC 9113 §6.9.2: the initial window of a peer that did not ask for another."""
+
+
+class Outgoing(NamedTuple):
+    """A request as it goes upstream: built by us, never copied from the client's URL."""
+
+    method: str
+    path: str
+    """With query, percent-encoded; begins with `/`."""
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+class Opened(Protocol):
+    """A sink that wants to know what it was opened on: see `proxy.net.attempt.Attempt`."""
+
+    def opened(self, flow: Flow, protocol: str, *, reused: bool) -> None: ...
+
+
+class StreamSink(Sink, Opened, Protocol):
+    """What an upstream stream is read by."""
+
+
+class Upstream:
+    """One endpoint's origin: its pool, and how requests are put on it."""
+
+    def __init__(self, pool: Pool, *, prefix: str, http1_bodies_over: int) -> None:
+        self.pool = pool
+        self.prefix = prefix
+        """The path that the endpoint's base_url begins with, often empty."""
+        self._http1_bodies_over = http1_bodies_over
+        origin = pool.origin
+        default = 443 if origin.scheme == "https" else 80
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        self._authority = host if origin.port == default else f"{host}:{origin.port}"
+        self._scheme = origin.scheme
+        self._pumps: set[asyncio.Task[None]] = set()
+
+    async def open(self, outgoing: Outgoing, sink: StreamSink) -> None:
+        """Send; the answer goes to `sink`.
+
+        Raises ConnectFailed, ConnectTimeout, PoolExhausted, Refused: nothing was sent.
+        """
+        connection = await self.acquire(len(outgoing.body))
+        if connection is None:
+            self._open_http1(outgoing, sink)
+            return
+        reused = connection.requests > 0
+        stream = connection.request(self.h2_headers(outgoing), sink, outgoing.body)
+        sink.opened(stream, "h2", reused=reused)
+
+    async def acquire(self, size: int) -> Connection | None:
+        """A connection for a body of `size` bytes, or None: send it over HTTP/1.1.
+
+        Raises ConnectFailed, ConnectTimeout, PoolExhausted. Use it before the next `await`.
+        """
+        connection = await self.pool.acquire(None)
+        if connection is not None and self._better_over_http1(size, connection):
+            return None
+        return connection
+
+    def _better_over_http1(self, size: int, connection: Connection) -> bool:
+        """A small HTTP/2 window costs a big body a round trip per window; HTTP/1.1 has none."""
+        return (
+            size > self._http1_bodies_over
+            and connection.peer_initial_window <= _SMALL_WINDOW
+            and self.pool.may_use_http1
+        )
+
+    def h2_headers(
+        self, outgoing: Outgoing, *, length: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        """RFC 9113 §8.3.1: pseudo-headers first, names in lower case."""
+        headers = [
+            (b":method", outgoing.method.encode("ascii")),
+            (b":scheme", self._scheme.encode("ascii")),
+            (b":authority", self._authority.encode("ascii")),
+            (b":path", outgoing.path.encode("ascii")),
+        ]
+        headers += [
+            (name.encode("ascii"), value.encode("latin-1", "replace"))
+            for name, value in outgoing.headers
+        ]
+        size = length if length is not None else len(outgoing.body)
+        if size or outgoing.method in ("POST", "PUT", "PATCH"):
+            headers.append((b"content-length", b"%d" % size))
+        return headers
+
+    def url(self, path: str) -> URL:
+        """The full URL of a path here."""
+        return URL(f"{self._scheme}://{self._authority}{path}", encoded=True)
+
+    def _open_http1(self, outgoing: Outgoing, sink: StreamSink) -> None:
+        pump = Pump(self.pool.http1, outgoing, self.url(outgoing.path), sink)
+        task = asyncio.get_running_loop().create_task(pump.run())
+        pump.task = task
+        self._pumps.add(task)
+        task.add_done_callback(self._pumps.discard)
+        sink.opened(pump, "http/1.1", reused=False)
+
+    async def close(self) -> None:
+        """End what still runs here, then the pool."""
+        for task in tuple(self._pumps):
+            task.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+        await self.pool.close()
+
+
+class Pump:
+    """An HTTP/1.1 answer, read by a task of its own and handed to a sink: one call per read."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, outgoing: Outgoing, url: URL, sink: StreamSink
+    ) -> None:
+        self._session = session
+        self._outgoing = outgoing
+        self._url = url
+        self._sink = sink
+        self._readable: asyncio.Future[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    def pause_reading(self) -> None:
+        if self._readable is None:
+            self._readable = asyncio.get_running_loop().create_future()
+
+    def resume_reading(self) -> None:
+        readable, self._readable = self._readable, None
+        if readable is not None and not readable.done():
+            readable.set_result(None)
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+    async def run(self) -> None:
+        """Send, then read to the end. The task ends with the answer; errors go to the sink."""
+        outgoing, sink = self._outgoing, self._sink
+        try:
+            async with self._session.request(
+                outgoing.method,
+                self._url,
+                headers=outgoing.headers,
+                data=outgoing.body or None,
+                allow_redirects=False,
+            ) as response:
+                sink.on_head(head_of(response))
+                content = response.content
+                while data := await content.readany():
+                    sink.on_data(data)
+                    if self._readable is not None:
+                        await self._readable
+            sink.on_end([])
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # asyncio's TimeoutError is an OSError here
+            sink.on_error(translate(error))
+
+
+def head_of(response: aiohttp.ClientResponse) -> Head:
+    """The head of an HTTP/1.1 answer as HTTP/2 would bring it."""
+    return Head(response.status, [(name.lower(), value) for name, value in response.raw_headers])
+
+
+def translate(error: Exception) -> UpstreamError:
+    """aiohttp's and the sockets' exceptions, once, at the border."""
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return ConnectTimeout("no connection to the upstream within pool.connect_timeout")
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
+            return ConnectFailed(f"the upstream's TLS was refused: {error.os_error}")
+        case aiohttp.ClientConnectorError():
+            return ConnectFailed(f"no connection to the upstream: {error.os_error}")
+        case aiohttp.ServerDisconnectedError():
+            return UpstreamReset("the upstream closed the connection without an answer")
+        case aiohttp.ClientPayloadError():
+            return UpstreamReset("the upstream's answer broke off")
+        case aiohttp.ClientResponseError():
+            return UpstreamProtocolError(f"the upstream broke HTTP/1.1: {error.message}")
+        case TimeoutError():
+            return ConnectTimeout("the upstream took too long")
+        case OSError():
+            return UpstreamReset(f"the connection to the upstream broke: {error.strerror or error}")
+        case _:
+            return UpstreamProtocolError("the upstream's answer could not be read")

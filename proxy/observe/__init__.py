@@ -1,0 +1,1 @@
+"""After the fact: metrics, the access log, and our own warnings. Knows no sockets."""

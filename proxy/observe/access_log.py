@@ -1,0 +1,189 @@
+"""One line for each finished exchange, as JSON or for a terminal's reader.
+
+JSON fields. All are always there; `null` is "not reached" or "not known". `_s` is seconds.
+
+    time                RFC 3339, UTC, when the exchange ended
+    request_id          as in the answer's `x-request-id`
+    kind dialect        chat, models, passthrough; openai, anthropic
+    method path         without the query; long ids in a path are masked
+    route               name of the rule that matched, or `default`
+    requested_model     what the client asked for
+    served_model        what was sent to the upstream
+    endpoint            where the answer came from
+    stream              whether the answer was a stream
+    status              what the client got; null: it left before
+    outcome             completed, client_gone, upstream_failed or an error's code
+    stage               how far it came: reading … done
+    ttfb_s              received -> status and first bytes written to the client
+    ttft_s              received -> first model token of any kind
+    first_content_s     received -> first visible token or tool-call delta
+    duration_s          received -> end
+    overhead_s          of that, ours alone, before the first byte
+    events              SSE events from the upstream
+    gap_mean_s gap_max_s  between two events
+    input_tokens output_tokens cached_tokens reasoning_tokens   as the upstream counted them
+    usage_partial       the stream was cut before the count was final
+    finish_reason upstream_code   the upstream's own words
+    request_bytes response_bytes  of the bodies
+    heartbeats          comments written while the stream was silent
+    key                 fingerprint of the caller's key, different in each process
+    attempt_count       requests to endpoints
+    attempts            for each: endpoint, model, outcome, status, protocol, reused,
+                        connect_s (start -> sent), headers_s and first_byte_s (since sent),
+                        duration_s (start -> end)
+
+Never in a line: prompt, answer, key, query string, header values.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
+
+from proxy.core.record import AttemptRecord, Record, Usage
+from proxy.observe.lines import ByteStream, LineWriter
+from proxy.observe.redact import identifier, plain
+
+Format = Literal["json", "text", "off"]
+
+_NO_USAGE = Usage()
+_PATH_LIMIT = 256
+
+
+class AccessLog:
+    """Writes the line of each finished exchange; never blocks and never fails its caller."""
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        form: Format = "json",
+        *,
+        limit: int = 10_000,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`form` `off` writes nothing; at most `limit` lines wait; `now` is the wall clock."""
+        self._lines = None if form == "off" else LineWriter(stream, limit=limit)
+        self._line = text_line if form == "text" else json_line
+        self._now = now
+
+    @property
+    def dropped(self) -> int:
+        """Lines lost because the stream's reader did not keep up."""
+        return 0 if self._lines is None else self._lines.dropped
+
+    def finish(self, record: Record) -> None:
+        """Logs one finished exchange."""
+        if self._lines is not None:
+            self._lines.write(self._line(record, self._now()))
+
+    def close(self, timeout: float = 2.0) -> bool:
+        """Waits up to `timeout` seconds for the lines to be written; says if they were."""
+        return self._lines is None or self._lines.close(timeout)
+
+
+def json_line(record: Record, now: float) -> bytes:
+    """The line as JSON; `now` is the wall clock in seconds since the epoch."""
+    timeline = record.timeline
+    usage = record.usage or _NO_USAGE
+    fields = {
+        "time": _time(now),
+        "request_id": identifier(record.request_id),
+        "kind": record.kind,
+        "dialect": record.dialect,
+        "method": plain(record.method),
+        "path": plain(record.path, _PATH_LIMIT),
+        "route": record.route,
+        "requested_model": plain(record.requested_model),
+        "served_model": plain(record.served_model),
+        "endpoint": record.endpoint,
+        "stream": record.stream,
+        "status": record.status,
+        "outcome": record.outcome,
+        "stage": record.stage,
+        "ttfb_s": _seconds(record.ttfb),
+        "ttft_s": _seconds(record.ttft),
+        "first_content_s": _seconds(record.first_content),
+        "duration_s": _seconds(record.duration),
+        "overhead_s": _seconds(record.overhead),
+        "events": timeline.events,
+        "gap_mean_s": _seconds(timeline.gap_sum / timeline.gaps) if timeline.gaps > 0 else None,
+        "gap_max_s": _seconds(timeline.gap_max) if timeline.gaps > 0 else None,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "usage_partial": usage.partial,
+        "finish_reason": plain(record.finish_reason),
+        "upstream_code": plain(record.upstream_code),
+        "request_bytes": record.request_bytes,
+        "response_bytes": record.response_bytes,
+        "heartbeats": record.heartbeats,
+        "key": record.key_fingerprint,
+        "attempt_count": len(record.attempts),
+        "attempts": [_attempt(attempt) for attempt in record.attempts],
+    }
+    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def text_line(record: Record, now: float) -> bytes:
+    """The line for a person: what was asked, where it went, what it took; absent parts left out."""
+    asked, served = plain(record.requested_model), plain(record.served_model)
+    usage = record.usage or _NO_USAGE
+    parts = [
+        _time(now),
+        "---" if record.status is None else str(record.status),
+        record.outcome,
+        plain(record.method),
+        plain(record.path, _PATH_LIMIT),
+        asked if asked == served or served is None else f"{asked or ''}>{served}",
+        record.endpoint,
+        _span("ttfb", record.ttfb),
+        _span("ttft", record.ttft),
+        _span("content", record.first_content),
+        _span("total", record.duration),
+        f"events={record.timeline.events}" if record.timeline.events else None,
+        f"in={usage.input_tokens}" if usage.input_tokens is not None else None,
+        f"out={usage.output_tokens}" if usage.output_tokens is not None else None,
+        f"attempts={len(record.attempts)}" if len(record.attempts) > 1 else None,
+        f"stage={record.stage}" if record.outcome != "completed" else None,
+        f"upstream={plain(record.upstream_code)}" if record.upstream_code else None,
+        f"id={identifier(record.request_id)}",
+    ]
+    return (" ".join(part for part in parts if part) + "\n").encode()
+
+
+def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
+    sent = attempt.sent
+    return {
+        "endpoint": attempt.endpoint,
+        "model": plain(attempt.model),
+        "outcome": attempt.outcome,
+        "status": attempt.status,
+        "protocol": attempt.protocol,
+        "reused": attempt.reused,
+        "connect_s": _between(attempt.started, sent),
+        "headers_s": _between(sent, attempt.headers),
+        "first_byte_s": _between(sent, attempt.first_byte),
+        "duration_s": _between(attempt.started, attempt.ended),
+    }
+
+
+def _between(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else _seconds(end - start)
+
+
+def _seconds(span: float | None) -> float | None:
+    """Whole microseconds: the clock knows no more, and the line gets shorter."""
+    return None if span is None else round(span, 6)
+
+
+def _span(name: str, span: float | None) -> str | None:
+    return None if span is None else f"{name}={span:.3f}s"
+
+
+def _time(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -1,0 +1,86 @@
+"""The proxy's own warnings: the standard library's logging, as lines nobody waits for."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Literal
+
+import orjson
+
+from proxy.observe.lines import LineWriter
+from proxy.observe.redact import escaped, redacted
+
+LOGGER = "glm_proxy"
+"""The one logger of this project; others go below it."""
+
+
+class LineHandler(logging.Handler):
+    """Gives each record to a `LineWriter` as one redacted line, a traceback included."""
+
+    def __init__(self, lines: LineWriter, form: Literal["json", "text"]) -> None:
+        super().__init__()
+        self._lines = lines
+        self._line = json_line if form == "json" else text_line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self._line(record)
+        except (TypeError, ValueError):  # a message and arguments that do not fit
+            self.handleError(record)
+        else:
+            self._lines.write(line)
+
+
+def configure_logging(level: str, form: Literal["json", "text"], lines: LineWriter) -> LineHandler:
+    """Sends what is logged to `lines`; replaces what was configured before.
+
+    `level` is for our own loggers. Libraries are heard from WARNING on: at DEBUG some of them log
+    the headers they send.
+    """
+    handler = LineHandler(lines, form)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger(LOGGER).setLevel(level.upper())
+    return handler
+
+
+def json_line(record: logging.LogRecord) -> bytes:
+    """`time`, `level`, `logger`, `message`, and `exception` with the traceback if there is one."""
+    fields = {
+        "time": _time(record),
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "message": _message(record),
+    }
+    if record.exc_info:
+        fields["exception"] = _traceback(record)
+    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def text_line(record: logging.LogRecord) -> bytes:
+    """One line for a person; a traceback's own line ends are escaped."""
+    line = f"{_time(record)} {record.levelname.lower()} {record.name}: {_message(record)}"
+    if record.exc_info:
+        line += f" | {escaped(_traceback(record))}"
+    return f"{line}\n".encode()
+
+
+def _message(record: logging.LogRecord) -> str:
+    return escaped(redacted(record.getMessage()))
+
+
+def _traceback(record: logging.LogRecord) -> str:
+    """Redacted, in the traceback's own lines, which JSON escapes."""
+    assert record.exc_info is not None
+    text = redacted(_PLAIN_FORMATTER.formatException(record.exc_info))
+    return "\n".join(escaped(line) for line in text.split("\n"))
+
+
+_PLAIN_FORMATTER = logging.Formatter()
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -1,0 +1,114 @@
+"""Which label values may exist: names from the configuration and closed sets of ours.
+
+A label value that a client or an upstream could choose would let them create series without end;
+so everything else becomes `other`, and what is absent `none`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+from proxy.core.record import Record
+from proxy.errors import ProxyError
+
+OTHER = "other"
+NONE = "none"
+
+KINDS = frozenset({"chat", "models", "passthrough"})
+STAGES = frozenset({"reading", "routing", "connecting", "waiting", "streaming", "done"})
+PROTOCOLS = frozenset({"h2", "http/1.1"})
+
+# https://docs.bigmodel.cn/cn/faq/api-code and the older tables of the same service.
+GLM_CODES = frozenset(
+    str(code)
+    for code in (
+        *(500, 1120, 1121, 1200, 1230, 1231, 1234, 1261),
+        *range(1000, 1006),
+        *range(1110, 1114),
+        *range(1210, 1216),
+        *range(1220, 1223),
+        *range(1300, 1306),
+        *range(1308, 1322),
+    )
+)
+
+
+def known(value: str | None, allowed: frozenset[str]) -> str:
+    """`value` if it is allowed, else `other`; `none` when absent or empty."""
+    if not value:
+        return NONE
+    return value if value in allowed else OTHER
+
+
+def outcomes() -> frozenset[str]:
+    """Every way an exchange or an attempt can end: the codes of `proxy.errors`, and three more."""
+    return frozenset({"completed", "cancelled", "upstream_failed", *_codes(ProxyError)})
+
+
+def _codes(error: type[ProxyError]) -> set[str]:
+    return {error.code}.union(*(_codes(kind) for kind in error.__subclasses__()))
+
+
+def status_class(status: int | None) -> str:
+    """`2xx` … `5xx`; `none` when the client left before a status was sent."""
+    if status is None:
+        return NONE
+    return f"{status // 100}xx" if 100 <= status < 600 else OTHER
+
+
+class Bounded:
+    """Lets the first `limit` distinct values through and calls the rest `other`.
+
+    For words that are constants in another room, which this one may not import.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self._seen: set[str] = set()
+
+    def __call__(self, value: str) -> str:
+        if value in self._seen:
+            return value
+        if not value or not self._left:
+            return OTHER if value else NONE
+        self._left -= 1
+        self._seen.add(value)
+        return value
+
+
+class Labels(NamedTuple):
+    """The label values of one exchange, all of them safe."""
+
+    kind: str
+    route: str
+    requested_model: str
+    served_model: str
+    endpoint: str
+    stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelNames:
+    """The names that the configuration knows; only these appear as label values."""
+
+    routes: frozenset[str]
+    models: frozenset[str]
+    endpoints: frozenset[str]
+
+    @classmethod
+    def of(cls, *, routes: Iterable[str], models: Iterable[str], endpoints: Iterable[str]) -> Self:
+        """From any iterables; the route `default`, which needs no rule, is always known."""
+        return cls(frozenset({"default", *routes}), frozenset(models), frozenset(endpoints))
+
+    def labels(self, record: Record) -> Labels:
+        """The label values of a finished exchange."""
+        return Labels(
+            known(record.kind, KINDS),
+            known(record.route, self.routes),
+            known(record.requested_model, self.models),
+            known(record.served_model, self.models),
+            known(record.endpoint, self.endpoints),
+            "true" if record.stream else "false",
+        )

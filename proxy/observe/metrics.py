@@ -1,0 +1,198 @@
+"""From one finished record to every metric, and nothing along the path.
+
+Connections are not part of an exchange; the pool's observer tells of them by itself. Label values
+come from `proxy.observe.labels`, so the number of series has a bound that no client can move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from proxy import __version__
+from proxy.core.record import AttemptRecord, Record, Usage
+from proxy.observe import labels
+from proxy.observe.exposition import Exposition, exposition
+from proxy.observe.gauges import Stats, Watched
+from proxy.observe.instruments import (
+    PROVIDER,
+    Counts,
+    GenAI,
+    Spans,
+    Upstream,
+    build,
+)
+from proxy.observe.labels import LabelNames, Labels, known
+from proxy.observe.stages import stages
+
+_CLOSE_REASONS = 24
+"""More than a pool has reasons to close a connection."""
+
+
+class Metrics:
+    """All instruments of one process, in one registry.
+
+    `started` is called when an exchange begins and `finish` once when it has ended.
+    """
+
+    def __init__(self, names: LabelNames, registry: CollectorRegistry | None = None) -> None:
+        self._registry = CollectorRegistry() if registry is None else registry
+        self._names = names
+        self._outcomes = labels.outcomes()
+        self._reason = labels.Bounded(_CLOSE_REASONS)
+        self._gen_ai = GenAI(self._registry)
+        self._spans = Spans(self._registry)
+        self._counts = Counts(self._registry)
+        self._upstream = Upstream(self._registry)
+        self._watched = Watched()
+        build(self._registry, __version__)
+        self._registry.register(self._watched)
+        ProcessCollector(registry=self._registry)
+
+    def render(self, accept: str) -> Exposition:
+        """All metrics as text, in the format that an `Accept` header asks for."""
+        return exposition(self._registry, accept)
+
+    # --- exchanges -----------------------------------------------------------------------------
+
+    def started(self) -> None:
+        """An exchange begins."""
+        self._counts.in_flight.inc()
+
+    def finish(self, record: Record) -> None:
+        """An exchange has ended: everything that is known of it, at once."""
+        self._counts.in_flight.dec()
+        of = self._names.labels(record)
+        outcome = known(record.outcome, self._outcomes)
+        self._count(record, of, outcome)
+        if (ttfb := record.ttfb) is not None:
+            self._spans.first_byte.observe(of, ttfb)
+        if (overhead := record.overhead) is not None:
+            self._spans.overhead.observe((of.kind, of.route, of.stream), overhead)
+        for attempt in record.attempts:
+            self._attempt(attempt, record, of)
+        if record.kind == "chat":
+            self._chat(record, of, outcome)
+
+    def _count(self, record: Record, of: Labels, outcome: str) -> None:
+        counts = self._counts
+        counts.exchanges.add((*of, outcome, labels.status_class(record.status)))
+        counts.request_bytes.add((of.kind, of.route), record.request_bytes)
+        counts.response_bytes.add((of.kind, of.route), record.response_bytes)
+        if record.heartbeats > 0:
+            counts.heartbeats.inc(record.heartbeats)
+        if outcome == "client_gone":
+            counts.leaves.add((known(record.stage, labels.STAGES), of.route))
+        if record.upstream_code is not None:
+            code = known(record.upstream_code, labels.GLM_CODES)
+            counts.upstream_errors.add((of.endpoint, code))
+
+    def _attempt(self, attempt: AttemptRecord, record: Record, of: Labels) -> None:
+        endpoint = known(attempt.endpoint, self._names.endpoints)
+        model = known(attempt.model, self._names.models)
+        outcome = known(attempt.outcome, self._outcomes)
+        self._counts.attempts.add((endpoint, model, outcome))
+        if attempt.sent is not None:
+            protocol = known(attempt.protocol, labels.PROTOCOLS)
+            key = (endpoint, protocol, "true" if attempt.reused else "false")
+            if attempt.headers is not None:
+                self._upstream.headers.observe(key, attempt.headers - attempt.sent)
+            if attempt.first_byte is not None:
+                self._upstream.first_byte.observe(key, attempt.first_byte - attempt.sent)
+        if record.kind == "chat":
+            operation = ("chat", PROVIDER, model, model, endpoint)
+            self._gen_ai.client_duration.observe(
+                (*operation, _error_type(outcome)), attempt.ended - attempt.started
+            )
+            if record.stream and attempt.first_byte is not None:
+                self._gen_ai.client_first_chunk.observe(
+                    operation, attempt.first_byte - attempt.started
+                )
+
+    def _chat(self, record: Record, of: Labels, outcome: str) -> None:
+        operation = ("chat", PROVIDER, of.requested_model, of.served_model)
+        self._gen_ai.server_duration.observe((*operation, _error_type(outcome)), record.duration)
+        if (ttft := record.ttft) is not None:
+            self._spans.first_token.observe(of, ttft)
+            if record.stream:
+                self._gen_ai.server_first_token.observe(operation, ttft)
+        if (content := record.first_content) is not None:
+            self._spans.first_content.observe(of, content)
+        where = (of.route, of.served_model, of.endpoint)
+        for stage, seconds in stages(record):
+            self._spans.stage.observe((stage, *where), seconds)
+        timeline = record.timeline
+        if timeline.gaps > 0:
+            self._spans.gap_mean.observe(where, timeline.gap_sum / timeline.gaps)
+            self._spans.gap_max.observe(where, timeline.gap_max)
+        if record.usage is not None:
+            self._tokens(record, record.usage, of, operation)
+
+    def _tokens(self, record: Record, usage: Usage, of: Labels, operation: tuple[str, ...]) -> None:
+        where = (of.route, of.requested_model, of.served_model, of.endpoint)
+        for kind, count in (
+            ("input", usage.input_tokens),
+            ("output", usage.output_tokens),
+            ("cached", usage.cached_tokens),
+            ("reasoning", usage.reasoning_tokens),
+        ):
+            if count is not None:
+                self._counts.tokens.add((kind, *where), count)
+        if usage.input_tokens is not None:
+            self._gen_ai.client_tokens.observe((*operation, "input"), usage.input_tokens)
+        written = usage.output_tokens
+        if written is None:
+            return
+        self._gen_ai.client_tokens.observe((*operation, "output"), written)
+        ttft = record.ttft
+        if record.stream and record.outcome == "completed" and ttft is not None and written > 1:
+            per_token = (record.duration - ttft) / (written - 1)
+            self._gen_ai.server_per_token.observe(operation, per_token)
+
+    # --- connections ---------------------------------------------------------------------------
+
+    def connected(
+        self,
+        endpoint: str,
+        dns: float | None,
+        tcp: float | None,
+        tls: float | None,
+        alpn: str | None,
+    ) -> None:
+        """A connection was opened: seconds per phase (`None`: it had none), and its protocol."""
+        name = known(endpoint, self._names.endpoints)
+        self._upstream.connects.add((name, "connected", known(alpn, labels.PROTOCOLS)))
+        for phase, seconds in (("dns", dns), ("tcp", tcp), ("tls", tls)):
+            if seconds is not None:
+                self._upstream.connect.observe((name, phase), seconds)
+
+    def connect_failed(self, endpoint: str, code: str) -> None:
+        """No connection could be opened; `code` is the error's."""
+        name = known(endpoint, self._names.endpoints)
+        self._upstream.connects.add((name, known(code, self._outcomes), labels.NONE))
+
+    def connection_closed(self, endpoint: str, reason: str, age: float) -> None:
+        """A connection ended, `age` seconds after it was opened."""
+        name = known(endpoint, self._names.endpoints)
+        self._upstream.closed.add((name, self._reason(reason)))
+        self._upstream.age.observe((name,), age)
+
+    # --- read at each scrape -------------------------------------------------------------------
+
+    def watch_pool(self, endpoint: str, stats: Stats) -> None:
+        """Shows a pool's figures.
+
+        `stats` returns any of: connections, opening, idle, streams, waiting (counts) and
+        ping_round_trip (seconds). It is called on the loop at each scrape and must not block.
+        """
+        self._watched.pools[known(endpoint, self._names.endpoints)] = stats
+
+    def watch_log(self, name: str, dropped: Callable[[], int]) -> None:
+        """Shows how many lines the log `name` has dropped since the start."""
+        self._watched.logs[name] = dropped
+
+
+def _error_type(outcome: str) -> str:
+    """OpenTelemetry leaves `error.type` out on success; an empty label is an absent one."""
+    return "" if outcome == "completed" else outcome

@@ -1,0 +1,53 @@
+"""What all tests share: the event loop of production, and programs that may be missing."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import pytest
+import uvloop
+
+# Debian's package of each program a test may ask for.
+PACKAGES = {
+    "h2load": "nghttp2-client",
+    "haproxy": "haproxy",
+    "nghttpx": "nghttp2-proxy",
+    "nginx": "nginx",
+}
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+_missing: Counter[str] = Counter()
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, LoopFactory]:
+    """Tests run on uvloop, as the proxy does."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+def needs_program() -> Callable[[str], str]:
+    """`needs_program("nginx")` is the program's path; without the program the test is skipped."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")
+        if path is None:
+            _missing[name] += 1
+            pytest.skip(f"{name} is not installed")
+        return path
+
+    return find
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what was skipped for a missing program, and the one command that installs it."""
+    if not _missing:
+        return
+    packages = sorted({PACKAGES[name] for name in _missing})
+    terminalreporter.section("skipped for a missing program")
+    for name, count in sorted(_missing.items()):
+        terminalreporter.line(f"{name}: {count} test{'s' if count > 1 else ''}")
+    terminalreporter.line(f"to run them: apt-get install -y {' '.join(packages)}")

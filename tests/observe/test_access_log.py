@@ -1,0 +1,239 @@
+"""One line for each exchange: stable fields, safe values, and no secret."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import time
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core.record import Record
+from proxy.observe.access_log import AccessLog, Format, json_line, text_line
+from tests.fakes.records import RECEIVED, a_record, a_timeline, an_attempt
+
+NOW = 1_767_323_045.678  # 2026-01-02T03:04:05.678Z
+GLM_KEY = "8f3c1d9e7b5a4c2f8e6d0b1a9c7e5f3d.Xk29LmPq47RsTv0w"
+
+
+def logged(record: Record) -> dict[str, Any]:
+    fields = orjson.loads(json_line(record, NOW))
+    assert isinstance(fields, dict)
+    return fields
+
+
+def test_the_line_of_a_completed_stream() -> None:
+    assert logged(a_record()) == {
+        "time": "2026-01-02T03:04:05.678Z",
+        "request_id": "req-1",
+        "kind": "chat",
+        "dialect": "openai",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "route": "fast-chat",
+        "requested_model": "glm-4.6",
+        "served_model": "glm-4-flash",
+        "endpoint": "cn",
+        "stream": True,
+        "status": 200,
+        "outcome": "completed",
+        "stage": "done",
+        "ttfb_s": 0.301,
+        "ttft_s": 0.3,
+        "first_content_s": 1.5,
+        "duration_s": 2.5,
+        "overhead_s": 0.011,
+        "events": 5,
+        "gap_mean_s": 0.525,
+        "gap_max_s": 1.2,
+        "input_tokens": 12,
+        "output_tokens": 101,
+        "cached_tokens": 4,
+        "reasoning_tokens": 60,
+        "usage_partial": False,
+        "finish_reason": "stop",
+        "upstream_code": None,
+        "request_bytes": 300,
+        "response_bytes": 9000,
+        "heartbeats": 0,
+        "key": "0123456789ab",
+        "attempt_count": 1,
+        "attempts": [
+            {
+                "endpoint": "cn",
+                "model": "glm-4-flash",
+                "outcome": "completed",
+                "status": 200,
+                "protocol": "h2",
+                "reused": True,
+                "connect_s": 0.006,
+                "headers_s": 0.19,
+                "first_byte_s": 0.29,
+                "duration_s": 2.446,
+            }
+        ],
+    }
+
+
+REACHED_NOTHING = a_record(
+    timeline=a_timeline(
+        **dict.fromkeys(
+            ("parsed", "sent", "headers", "first_byte", "first_event", "first_token"), None
+        ),
+        **dict.fromkeys(("committed", "first_content", "finished"), None),
+        **dict.fromkeys(("events", "gaps", "gap_sum", "gap_max"), 0),
+    ),
+    attempts=(),
+    usage=None,
+    requested_model=None,
+    served_model=None,
+    endpoint=None,
+    status=None,
+    outcome="client_gone",
+    stage="reading",
+    finish_reason=None,
+    key_fingerprint=None,
+)
+
+
+def test_the_fields_are_the_same_when_nothing_was_reached() -> None:
+    fields = logged(REACHED_NOTHING)
+    assert list(fields) == list(logged(a_record()))
+    assert fields["ttfb_s"] is None
+    assert fields["gap_mean_s"] is None
+    assert (fields["duration_s"], fields["attempts"]) == (0.0, [])
+
+
+def test_every_attempt_is_told_with_what_it_reached() -> None:
+    failed = an_attempt(
+        endpoint="global",
+        outcome="upstream_connect_timeout",
+        status=None,
+        protocol=None,
+        sent=None,
+        headers=None,
+        first_byte=None,
+        ended=RECEIVED + 5.004,
+    )
+    fields = logged(a_record(attempts=(failed, an_attempt())))
+    assert fields["attempt_count"] == 2
+    first = fields["attempts"][0]
+    assert (first["outcome"], first["duration_s"]) == ("upstream_connect_timeout", 5.0)
+    assert [first[name] for name in ("connect_s", "headers_s", "first_byte_s")] == [None] * 3
+
+
+def test_every_field_is_documented() -> None:
+    from proxy.observe import access_log
+
+    words = set(re.findall(r"\w+", access_log.__doc__ or ""))
+    fields = logged(a_record())
+    assert set(fields) | set(fields["attempts"][0]) <= words
+
+
+def test_the_line_for_a_person() -> None:
+    assert text_line(a_record(), NOW).decode() == (
+        "2026-01-02T03:04:05.678Z 200 completed POST /v1/chat/completions glm-4.6>glm-4-flash cn"
+        " ttfb=0.301s ttft=0.300s content=1.500s total=2.500s events=5 in=12 out=101 id=req-1\n"
+    )
+
+
+def test_the_line_for_a_person_says_how_far_a_failure_came() -> None:
+    failed = a_record(
+        status=429,
+        outcome="upstream_failed",
+        stage="waiting",
+        upstream_code="1302",
+        served_model="glm-4.6",
+        attempts=(an_attempt(), an_attempt()),
+    )
+    line = text_line(failed, NOW).decode()
+    assert " 429 upstream_failed POST " in line
+    assert " glm-4.6 cn " in line
+    assert " attempts=2 stage=waiting upstream=1302 " in line
+    assert " --- client_gone POST " in text_line(REACHED_NOTHING, NOW).decode()
+
+
+@pytest.mark.parametrize("write", [json_line, text_line])
+def test_no_value_can_begin_a_line_of_its_own(write: Any) -> None:
+    evil = 'x\r\n{"forged": true}\n\u2028\x1b[2J'
+    record = a_record(
+        request_id=evil,
+        method=evil,
+        path=evil,
+        requested_model=evil,
+        served_model=evil,
+        finish_reason=evil,
+        upstream_code=evil,
+        attempts=(an_attempt(model=evil),),
+    )
+    line = write(record, NOW).decode()
+    assert len(line.splitlines()) == 1
+    assert line.endswith("\n")
+    assert "\x1b" not in line
+
+
+@given(st.text(st.characters()), st.text(st.characters()))
+def test_any_text_from_outside_makes_one_line(model: str, path: str) -> None:
+    record = a_record(requested_model=model, path=path, method=model, upstream_code=path)
+    assert len(json_line(record, NOW).decode().splitlines()) == 1
+    assert len(text_line(record, NOW).decode().splitlines()) == 1
+
+
+def test_a_key_is_in_no_line_wherever_a_client_put_it() -> None:
+    record = a_record(
+        request_id=GLM_KEY,
+        method=GLM_KEY,
+        path=f"/v1/files/{GLM_KEY}",
+        requested_model=GLM_KEY,
+        served_model=f"glm-{GLM_KEY}",
+        finish_reason=GLM_KEY,
+        upstream_code=GLM_KEY,
+        attempts=(an_attempt(model=GLM_KEY),),
+    )
+    for line in (json_line(record, NOW), text_line(record, NOW)):
+        for start in range(len(GLM_KEY) - 7):
+            assert GLM_KEY[start : start + 8].encode() not in line
+
+
+def test_a_name_without_end_is_cut() -> None:
+    line = json_line(a_record(requested_model="glm " * 50_000, path="/a" * 50_000), NOW)
+    assert len(line) < 2_000
+
+
+@pytest.mark.parametrize(("form", "first"), [("json", b"{"), ("text", b"2")])
+def test_each_exchange_is_one_line_on_the_stream(form: Format, first: bytes) -> None:
+    stream = io.BytesIO()
+    log = AccessLog(stream, form, now=lambda: NOW)
+    for _ in range(3):
+        log.finish(a_record())
+    assert log.close(10)
+    lines = stream.getvalue().splitlines()
+    assert [line[:1] for line in lines] == [first] * 3
+
+
+def test_an_access_log_that_is_off_writes_nothing_and_has_no_thread() -> None:
+    stream = io.BytesIO()
+    log = AccessLog(stream, "off")
+    log.finish(a_record())
+    assert log.close(0)
+    assert (stream.getvalue(), log.dropped) == (b"", 0)
+
+
+def test_a_stuck_reader_never_holds_an_exchange() -> None:
+    reader, writing = os.pipe()
+    with open(writing, "wb", buffering=0) as stream:
+        log = AccessLog(stream, limit=100)
+        slowest = 0.0
+        for _ in range(2_000):
+            started = time.perf_counter()
+            log.finish(a_record())
+            slowest = max(slowest, time.perf_counter() - started)
+        assert slowest < 0.5
+        assert log.dropped > 1_000
+        os.close(reader)  # ends the thread's write
+        assert log.close(10)

@@ -1,0 +1,65 @@
+"""Label values: what is let through, and what becomes `other` or `none`."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.errors import ProxyError, StreamCut
+from proxy.observe.labels import GLM_CODES, Bounded, LabelNames, known, outcomes, status_class
+from tests.fakes.records import a_record
+
+NAMES = LabelNames.of(routes=["fast-chat"], models=["glm-4.6", "glm-4-flash"], endpoints=["cn"])
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [("cn", "cn"), ("evil", "other"), (None, "none"), ("", "none"), ("CN", "other")],
+)
+def test_only_known_names_are_label_values(value: str | None, label: str) -> None:
+    assert known(value, NAMES.endpoints) == label
+
+
+@pytest.mark.parametrize(
+    ("status", "label"),
+    [(200, "2xx"), (304, "3xx"), (499, "4xx"), (502, "5xx"), (None, "none"), (999, "other")],
+)
+def test_a_status_is_counted_by_its_class(status: int | None, label: str) -> None:
+    assert status_class(status) == label
+
+
+def test_the_labels_of_an_exchange_come_from_the_configuration() -> None:
+    assert NAMES.labels(a_record()) == (
+        "chat",
+        "fast-chat",
+        "glm-4.6",
+        "glm-4-flash",
+        "cn",
+        "true",
+    )
+    strange = a_record(kind="?", route="x", requested_model="y", served_model=None, stream=False)
+    assert NAMES.labels(strange) == ("other", "other", "other", "none", "cn", "false")
+
+
+def test_the_default_route_needs_no_rule() -> None:
+    assert NAMES.labels(a_record(route="default")).route == "default"
+
+
+def test_every_error_is_an_outcome() -> None:
+    assert outcomes() >= {ProxyError.code, StreamCut.code, "completed", "client_gone", "cancelled"}
+    assert "other" not in outcomes()
+
+
+def test_both_rate_limits_of_the_upstream_are_known_codes() -> None:
+    assert {"1302", "1305", "1113", "1000", "1321", "500"} <= GLM_CODES
+    assert not {"1306", "1307", "1322", "200"} & GLM_CODES
+
+
+def test_words_of_another_room_are_bounded_in_number() -> None:
+    word = Bounded(2)
+    assert [word("idle"), word("aged"), word("goaway"), word("idle"), word("")] == [
+        "idle",
+        "aged",
+        "other",
+        "idle",
+        "none",
+    ]

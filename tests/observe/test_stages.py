@@ -1,0 +1,70 @@
+"""The stages of an exchange: consecutive, and nothing counted twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.core.record import Record
+from proxy.observe.stages import stages
+from tests.fakes.records import RECEIVED, a_record, a_timeline, an_attempt
+
+
+def seconds(record: Record) -> dict[str, float]:
+    return {stage: round(span, 9) for stage, span in stages(record)}
+
+
+def test_each_stage_begins_where_the_one_before_it_ended() -> None:
+    assert seconds(a_record()) == {
+        "receive": 0.001,
+        "route": 0.003,
+        "connect": 0.006,
+        "upstream_headers": 0.190,
+        "first_byte": 0.100,
+        "commit": 0.001,
+        "reasoning": 1.199,
+        "stream": 1.0,
+    }
+
+
+def test_all_stages_of_a_completed_exchange_add_up_to_its_duration() -> None:
+    record = a_record()
+    assert sum(span for _, span in stages(record)) == pytest.approx(record.duration)
+
+
+def test_the_stages_up_to_reasoning_add_up_to_first_content() -> None:
+    record = a_record()
+    before = [span for stage, span in stages(record) if stage != "stream"]
+    assert sum(before) == pytest.approx(record.first_content)
+
+
+def test_failed_attempts_before_the_one_that_answered_are_a_stage_of_their_own() -> None:
+    failed = an_attempt(outcome="upstream_reset", started=RECEIVED + 0.002, sent=RECEIVED + 0.003)
+    spans = seconds(a_record(attempts=(failed, an_attempt(started=RECEIVED + 0.008))))
+    assert (spans["route"], spans["retry"], spans["connect"]) == (0.001, 0.006, 0.002)
+
+
+def test_a_hedge_that_lost_is_not_taken_for_the_attempt_that_answered() -> None:
+    primary = an_attempt(started=RECEIVED + 0.004, sent=RECEIVED + 2.0)
+    hedge = an_attempt(started=RECEIVED + 0.8, sent=RECEIVED + 0.81, outcome="cancelled")
+    later = dict.fromkeys(("headers", "first_byte", "committed", "first_content"), 2.2)
+    spans = seconds(a_record(attempts=(primary, hedge), timeline=a_timeline(sent=2.0, **later)))
+    assert (spans["retry"], spans["connect"]) == (0.0, 1.996)
+
+
+def test_an_exchange_that_was_refused_was_only_received() -> None:
+    marks = dict.fromkeys(("sent", "headers", "first_byte", "first_content", "committed"), None)
+    record = a_record(attempts=(), timeline=a_timeline(**marks), outcome="invalid_request")
+    assert seconds(record) == {"receive": 0.001}
+
+
+def test_an_early_commit_takes_no_time_away_from_the_upstream() -> None:
+    spans = seconds(a_record(timeline=a_timeline(committed=0.05)))
+    assert "commit" not in spans
+    assert spans["upstream_headers"] == 0.190
+    assert spans["reasoning"] == 1.2
+
+
+def test_an_answer_without_content_goes_from_commit_to_its_end() -> None:
+    spans = seconds(a_record(timeline=a_timeline(first_content=None)))
+    assert "reasoning" not in spans
+    assert spans["stream"] == 2.199

@@ -1,0 +1,310 @@
+"""The command line as a person meets it: exit codes, one clear message, no traceback, no secret."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from proxy import __version__
+from proxy.cli import group
+from proxy.cli.serve import serve
+from proxy.config import Admin, Config, Endpoint, Server
+from proxy.net.listen import listening_socket
+
+CANARY = "sk-canary.0123456789abcdef"
+CN = "name: cn, base_url: https://open.bigmodel.cn"
+
+
+def run(*arguments: object, environ: Mapping[str, str] | None = None) -> Result:
+    """The command line inside this process."""
+    return CliRunner().invoke(group, [str(argument) for argument in arguments], env=environ)
+
+
+def python(*arguments: str, environ: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+    """`python -m proxy` as a process of its own: exit code, standard output, standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "proxy", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, **(environ or {})},
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+# --- wrong input -------------------------------------------------------------------------------
+
+WRONG = {
+    "an unknown setting": (f"endpoints: [{{{CN}}}]\nserver: {{prot: 1}}", "did you mean port?"),
+    "a wrong unit": (f"endpoints: [{{{CN}}}]\ntimeouts: {{idle: 60}}", "write 60s"),
+    "no endpoints": ("server: {port: 1}", "endpoints: missing"),
+    "a missing key file": (
+        f"endpoints: [{{{CN}, api_key: file:none}}]",
+        "file:none cannot be read",
+    ),
+    "a missing variable": (f"endpoints: [{{{CN}, api_key: env:NOPE}}]", "env:NOPE is not set"),
+    "a key in the file": (f"endpoints: [{{{CN}, api_key: {CANARY}}}]", "never the key itself"),
+    "a blank in a key": (f"endpoints: [{{{CN}, api_key: env:BAD}}]", "env:BAD holds blanks"),
+    "wrong YAML": (f"endpoints: [{{{CN}, api_key: {CANARY}]", "line 1: is not valid YAML"),
+    "a remote address": (f"endpoints: [{{{CN}}}]\nserver: {{host: 0.0.0.0}}", "allow_remote: true"),
+}
+
+
+@pytest.mark.parametrize("command", [["check"], ["serve", "--config"], ["models", "--config"]])
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_settings_end_with_2_and_say_what_to_change(
+    tmp_path: Path, command: list[str], case: str
+) -> None:
+    text, says = WRONG[case]
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    result = run(*command, path, environ={"BAD": f"{CANARY} x"})
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    assert str(path) in result.stderr
+    assert says in result.stderr
+    assert CANARY not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["check", "/nowhere/x.yaml"], "/nowhere/x.yaml: 1 problem in the settings"),
+        (["check", "/nowhere/x.yaml"], "cannot be read: No such file or directory"),
+        (["serve", "--port", "70000"], "0<=x<=65535"),
+        (["serve", "--port", "x"], "not a valid integer"),
+        (["serve", "--host", "0.0.0.0"], "server.host: 0.0.0.0 is not a loopback address"),
+        (["serve", "--nope"], "No such option"),
+        (["nope"], "No such command"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_2(arguments: list[str], says: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
+def test_a_process_with_wrong_settings_shows_no_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"endpoints: [{{{CN}, api_key: env:KEY}}]")
+    code, out, err = python("serve", "--config", str(path), environ={"KEY": f" {CANARY}"})
+    assert (code, out) == (2, "")
+    assert err == (
+        f"{path}: 1 problem in the settings\n"
+        "  line 1, endpoints[0].api_key: env:KEY holds blanks or characters that no key has;"
+        " check it\n"
+    )
+
+
+def test_a_process_whose_port_is_in_use_says_so_in_one_line() -> None:
+    with listening_socket("server", "127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        code, out, err = python("serve", "--port", str(port), "--admin-port", "0")
+    assert (code, out) == (1, "")
+    assert err == (
+        f"glm-proxy: server.port {port} on 127.0.0.1 is in use;"
+        " choose another with --port or server.port\n"
+    )
+
+
+def test_without_the_c_parser_the_proxy_does_not_start() -> None:
+    code, _, err = python("serve", "--port", "0", environ={"AIOHTTP_NO_EXTENSIONS": "1"})
+    assert code == 1
+    assert "without its C parser" in err
+    assert "Traceback" not in err
+
+
+# --- commands ----------------------------------------------------------------------------------
+
+
+def test_the_version_is_the_packages() -> None:
+    assert run("--version").stdout == f"glm-proxy, version {__version__}\n"
+
+
+def test_help_names_the_commands_without_loading_them() -> None:
+    code = "import sys; from proxy.cli import group; group(['--help'], standalone_mode=False)"
+    loaded = "; print([name for name in sys.modules if name.startswith('proxy.cli.')])"
+    done = subprocess.run(
+        [sys.executable, "-c", code + loaded], capture_output=True, text=True, check=True
+    )
+    assert "serve     Run the proxy." in done.stdout
+    assert done.stdout.endswith("\n[]\n")
+
+
+def test_a_command_without_its_packages_says_which_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    monkeypatch.delitem(sys.modules, "proxy.cli.serve")
+    result = run("serve")
+    assert result.exit_code == 1
+    assert "serve needs the Python package 'uvloop'" in result.stderr
+
+
+def test_check_prints_effective_settings_with_secrets_masked(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"endpoints: [{{{CN}, api_key: env:KEY}}]\ntimeouts: {{idle: 90s}}")
+    result = run("check", path, environ={"KEY": CANARY})
+    assert result.exit_code == 0
+    assert CANARY not in result.output
+    effective = yaml.safe_load(result.stdout)
+    assert effective["timeouts"] == {"first_token": "30s", "idle": "90s", "total": "30m"}
+    assert effective["endpoints"][0]["api_key"] == "*** (env:KEY)"
+    assert effective["server"]["port"] == 8080
+
+
+def test_check_warns_of_an_open_key_file_and_accepts_it(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(CANARY)
+    (tmp_path / "key").chmod(0o644)
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"endpoints: [{{{CN}, api_key: file:key}}]")
+    result = run("check", path)
+    assert result.exit_code == 0
+    assert result.stderr == "warning: file:key is readable by everybody; chmod 600 it\n"
+
+
+def test_what_check_prints_without_secrets_can_be_loaded_again(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(run("check").stdout)
+    assert run("check", path).stdout == run("check").stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["models"],
+        ["models", "show"],
+        ["models", "--config", "{}"],
+        ["models", "show", "--config", "{}"],
+    ],
+)
+def test_models_shows_what_serves_each_name(tmp_path: Path, command: list[str]) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"""
+endpoints: [{{{CN}}}, {{name: global, base_url: https://api.z.ai}}]
+routes:
+  - name: fast
+    match: {{model: ["glm-4.6", "glm-4.5*"], stream: true}}
+    candidates: [{{model: glm-4-flash, endpoint: cn}}, {{model: glm-4-air}}]
+    params: {{force: {{thinking: disabled}}}}
+""")
+    result = run(*(part.format(path) for part in command), environ={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    rows = [line.split("  ") for line in result.stdout.splitlines()]
+    cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    if "{}" not in command:
+        assert cells[1:] == [["any model", "as asked at cn", "default"]]
+        return
+    served = "glm-4-flash at cn, else glm-4-air at cn or global"
+    assert cells[1:] == [
+        ["glm-4.6, glm-4.5*; streaming", served, "thinking=disabled", "fast"],
+        ["anything else", "as asked at cn or global", "default"],
+    ]
+
+
+# --- the life of `serve` -----------------------------------------------------------------------
+
+
+class TinyApp:
+    """Two listening sockets and a `stop` that takes as long as the test wants."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.sockets: list[socket.socket] = []
+        self.listening = asyncio.Event()
+        self.stopping = asyncio.Event()
+        self.drained = asyncio.Event()
+        self.timeout = 0.0
+
+    @property
+    def data_address(self) -> tuple[str, int]:
+        return self._address(0)
+
+    @property
+    def admin_address(self) -> tuple[str, int]:
+        return self._address(1)
+
+    def _address(self, index: int) -> tuple[str, int]:
+        host, port = self.sockets[index].getsockname()[:2]
+        return host, port
+
+    async def start(self) -> None:
+        server, admin = self.config.server, self.config.admin
+        self.sockets.append(listening_socket("server", server.host, server.port))
+        self.sockets.append(listening_socket("admin", admin.host, admin.port))
+        self.listening.set()
+
+    async def stop(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.stopping.set()
+        await self.drained.wait()
+
+    def close(self) -> None:
+        for listener in self.sockets:
+            listener.close()
+
+
+@pytest.fixture
+def config() -> Config:
+    return Config(
+        endpoints=(Endpoint(name="cn", base_url="http://127.0.0.1:1"),),
+        server=Server(port=0, drain_timeout=7.0),
+        admin=Admin(port=0),
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_drains_and_ends_with_0(
+    config: Config, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    app = TinyApp(config)
+    running = asyncio.create_task(serve(app, config))
+    await app.listening.wait()
+    os.kill(os.getpid(), number)
+    await app.stopping.wait()
+    assert not running.done()
+    app.drained.set()
+    assert await running == 0
+    assert app.timeout == 7.0
+    (data, admin) = (f"http://127.0.0.1:{s.getsockname()[1]}" for s in app.sockets)
+    assert capsys.readouterr().out == (
+        f"glm-proxy {__version__} listens on {data}, admin on {admin}\n"
+    )
+    app.close()
+
+
+async def test_a_second_signal_ends_at_once(config: Config) -> None:
+    app = TinyApp(config)
+    running = asyncio.create_task(serve(app, config))
+    await app.listening.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await app.stopping.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 128 + signal.SIGTERM
+    app.close()
+
+
+async def test_an_admin_port_in_use_names_the_admin_port(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with listening_socket("admin", "127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        app = TinyApp(config.model_copy(update={"admin": Admin(port=port)}))
+        assert await serve(app, config) == 1
+    assert capsys.readouterr().err == (
+        f"glm-proxy: admin.port {port} on 127.0.0.1 is in use;"
+        " choose another with --admin-port or admin.port\n"
+    )
+    app.close()
