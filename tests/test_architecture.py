@@ -23,8 +23,11 @@ MAY_IMPORT = {
     "admin": frozenset({"", "config", "core", "errors", "observe"}),
     "exchange": frozenset({"", "config", "core", "errors", "net"}),
     "simulator": frozenset({""}),
+    "bench": frozenset({"", "core", "errors"}),
     "app": frozenset({"", "admin", "config", "core", "errors", "exchange", "net", "observe"}),
-    "cli": frozenset({"", "app", "config", "core", "errors", "net", "observe", "simulator"}),
+    "cli": frozenset(
+        {"", "app", "config", "core", "errors", "net", "observe", "simulator", "bench"}
+    ),
     "__main__": frozenset({"", "cli"}),
 }
 # Within core: for each part, the parts it may import. A Record and its Timeline are values that

@@ -85,7 +85,7 @@ def test_wrong_settings_end_with_2_and_say_what_to_change(
         (["check", "/nowhere/x.yaml"], "cannot be read: No such file or directory"),
         (["serve", "--port", "70000"], "0<=x<=65535"),
         (["serve", "--port", "x"], "not a valid integer"),
-        (["serve", "--host", "0.0.0.0"], "server.host: 0.0.0.0 is not a loopback address"),
+        (["serve", "--host", "0.0.0.0"], "  server.host: 0.0.0.0 is not a loopback address"),
         (["serve", "--nope"], "No such option"),
         (["nope"], "No such command"),
     ],

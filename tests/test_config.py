@@ -128,6 +128,7 @@ def test_a_quantity_is_read_in_base_units(unit: Unit, text: object, number: floa
         (DURATION, "٣s"),
         (DURATION, "1e3s"),
         (DURATION, True),
+        (DURATION, False),
         (DURATION, None),
         (SIZE, "64KB"),
         (SIZE, "64k"),

@@ -1,7 +1,7 @@
 """Answers scrapes without being felt by the streams on the same event loop.
 
 The text is made in pieces, and between two of them the loop has its turn. Rendering takes at most
-a tenth of the loop's time however often it is asked for: after each one there is a rest, and all
+a fifth of the loop's time however often it is asked for: after each one there is a rest, and all
 who ask meanwhile get the next one, which begins after they asked, so that nothing shown is old.
 """
 
@@ -17,7 +17,7 @@ from proxy.observe.exposition import Exposition
 _TURN = 0.002
 """Seconds of rendering after which the loop has its turn."""
 
-_REST = 9.0
+_REST = 4.0
 """Seconds of rest for each second of rendering."""
 
 

@@ -90,6 +90,8 @@ async def measure(
             await _ask(session, plan, way, number, clock, reading)
     except _Failed as failed:
         outcome, detail = failed.outcome, str(failed)
+    except aiohttp.ConnectionTimeoutError:  # a TimeoutError too
+        outcome, detail = "unreachable", f"{plan.url(way)} gives no connection in time"
     except TimeoutError:
         outcome, detail = "timeout", f"no whole answer within {plan.timeout:g} s"
     except EventTooLarge as error:

@@ -18,7 +18,6 @@ def markdown(plan: Plan, found: Run) -> str:
         "# Stages of the first token",
         _settings(plan),
         _table(plan, found),
-        "Complete requests only; percentiles are values that were measured (nearest rank).",
         _outcomes(plan, found),
         _goals(plan, found),
     ]
@@ -65,6 +64,8 @@ def _settings(plan: Plan) -> str:
 
 
 def _table(plan: Plan, found: Run) -> str:
+    if not any(sample.complete for sample in found.samples):
+        return ""
     compared = len(plan.ways) > 1
     heads = ["stage"]
     for way in plan.ways:
@@ -76,6 +77,7 @@ def _table(plan: Plan, found: Run) -> str:
         if any(summaries):
             cells = [cell for summary in summaries for cell in _cells(summary)]
             lines.append(_line([stage.title, *cells, *_ratio(stage, summaries, compared)]))
+    lines += ["", "Complete requests only; percentiles are measured values (nearest rank)."]
     return "\n".join(lines)
 
 

@@ -63,6 +63,13 @@ def _trust(ctx: Click, param: click.Parameter | None, value: Path | None) -> ssl
     return context
 
 
+def _in_a_folder(ctx: Click, param: click.Parameter | None, value: Path | None) -> Path | None:
+    """Noticed before the run, not after it."""
+    if value is not None and not value.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {value.parent}")
+    return value
+
+
 def _lines(ctx: Click, param: click.Parameter | None, value: Path | None) -> list[str]:
     if value is None:
         return []
@@ -96,8 +103,16 @@ def _lines(ctx: Click, param: click.Parameter | None, value: Path | None) -> lis
 @click.option("--fresh-connections", is_flag=True, help="A new connection for each request.")
 @click.option("--ca-file", "tls", type=READABLE, callback=_trust, help="Certificates to trust too.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the order of the ways.")
-@click.option("--json", "json_file", type=WRITABLE, help="Write the report and all samples here.")
-@click.option("--markdown", "markdown_file", type=WRITABLE, help="Write the report here too.")
+@click.option(
+    "--json", "json_file", type=WRITABLE, callback=_in_a_folder, help="Write all figures here."
+)
+@click.option(
+    "--markdown",
+    "markdown_file",
+    type=WRITABLE,
+    callback=_in_a_folder,
+    help="Write the report here too.",
+)
 def command(
     url: str,
     against: str | None,

@@ -110,8 +110,8 @@ def resolve(reference: str, sources: Sources) -> Secret:
 
     Raises ValueError; its text never holds the content, nor a reference that looks like one.
     """
-    kind, separator, name = reference.partition(":")
-    if not separator or kind not in ("env", "file") or not name:
+    kind, _, name = reference.partition(":")
+    if kind not in ("env", "file") or not name:
         raise ValueError(f"must be a reference, never the key itself; {_HOW}")
     content = _from_environ(name, sources) if kind == "env" else _from_file(name, sources)
     if not content:

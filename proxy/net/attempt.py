@@ -30,10 +30,12 @@ from proxy.errors import (
     IdleTimeout,
     NotAStream,
     ProxyError,
+    Refused,
     StreamCut,
     TotalTimeout,
     UpstreamError,
     UpstreamProtocolError,
+    UpstreamReset,
 )
 from proxy.net.h2.connection import Head
 
@@ -302,6 +304,9 @@ class Attempt:
         self._flow = None
         if self._linger is not None:
             self._linger.cancel()
+        if self.head is not None and isinstance(error, Refused):
+            # An upstream that has begun to answer cannot take it back: nothing may be sent again.
+            error = UpstreamReset(error.message)
         if not self._over:
             self.fail(error)
 

@@ -7,6 +7,7 @@ says in one sentence what failed and, where a setting can help, which.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import time
@@ -146,7 +147,7 @@ class Dialer:
             return await first_to_answer(addresses, self._options)
         except OSError as error:
             where = ", ".join(str(address) for address in addresses)
-            reason = error.strerror or str(error)
+            reason = os.strerror(error.errno).lower() if error.errno else str(error)
             raise ConnectFailed(f"{self._origin}: no connection to {where}: {reason}") from None
 
     async def _hand_over(

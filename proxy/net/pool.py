@@ -80,11 +80,12 @@ class Pool:
         self._closed = False
         self._members: list[Member] = []
         self._opening: set[asyncio.Task[None]] = set()
+        self._ending: dict[asyncio.Task[None], Connection] = {}
         self._line = WaitingLine(self._schedule)
         self._failures = 0
         self._retry_at = 0.0
         self._retest_at = 0.0
-        self._peer_limit: int | None = None
+        self._share = pooling.Share(settings.streams_per_connection, peer_limit=None)
         self._due: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -122,11 +123,14 @@ class Pool:
 
     @property
     def http1(self) -> aiohttp.ClientSession:
-        """The session for HTTP/1.1, made at first use and closed with the pool."""
+        """The session for HTTP/1.1, made at first use and closed with the pool.
+
+        Raises PoolExhausted when the pool is closed.
+        """
         self._bind()
+        if self._closed:
+            raise PoolExhausted(f"{self.origin}: the pool is closed")
         if self._session is None:
-            if self._closed:
-                raise PoolExhausted(f"{self.origin}: the pool is closed")
             self._session = new_session(self._settings, self._h1_tls, self._addresses)
         return self._session
 
@@ -151,12 +155,13 @@ class Pool:
         for task in opening:
             task.cancel()
         await asyncio.gather(*opening, return_exceptions=True)
-        members, self._members = self._members, []
-        for member in members:
+        for member in self._members:
             member.connection.abort()
-        for member in members:
-            await member.connection.wait_closed()
-            self._tell_closed(member)
+            self._let_end(member)
+        self._members = []
+        for connection in self._ending.values():
+            connection.abort()
+        await asyncio.gather(*self._ending)
         if self._session is not None:
             await self._session.close()
 
@@ -173,8 +178,7 @@ class Pool:
         """The best connection with a stream that is promised to nobody else."""
         now = time.monotonic()
         seen = [member.seen(now) for member in self._members]
-        target = self._settings.streams_per_connection
-        which = pooling.pick(seen, target, now, self._line.promised)
+        which = pooling.pick(seen, self._share, now, self._line.promised)
         if which is None:
             return None
         member = self._members[which]
@@ -206,8 +210,7 @@ class Pool:
         now = time.monotonic()
         self._sweep(now)
         seen = tuple(member.seen(now) for member in self._members)
-        target = self._settings.streams_per_connection
-        free = sum(pooling.free_streams(each, target) for each in seen) - self._line.promised
+        free = sum(map(self._share.free, seen)) - self._line.promised
         # Over HTTP/1.1 nobody needs a stream of ours.
         self._line.promise(len(self._line) if self.speaks == HTTP1 else free)
         plan = pooling.plan(self._snapshot(now, seen), self._settings)
@@ -229,7 +232,7 @@ class Pool:
             failures=self._failures,
             retry_at=self._retry_at,
             warm=0 if http1 else self._warm,
-            peer_limit=self._peer_limit,
+            share=self._share,
             retest_at=self._retest_at if http1 else None,
         )
 
@@ -248,7 +251,7 @@ class Pool:
         closed = [member for member in self._members if member.connection.closed]
         self._members = [member for member in self._members if member not in closed]
         for member in closed:
-            self._tell_closed(member)
+            self._let_end(member)
 
     def _note(self, member: Member, now: float) -> None:
         connection = member.connection
@@ -259,13 +262,22 @@ class Pool:
             self._failures = 0
         if member.accepting:
             if connection.settings_seen:
-                self._peer_limit = connection.capacity
+                limit = connection.engine.streams.peer_limit
+                self._share = self._share._replace(peer_limit=limit)
         elif member.left is None:
             member.left = "goaway" if connection.draining else "lost"
             if not member.settled:
                 self._failed(ConnectFailed(f"{self.origin}: it closed a new connection"))
 
-    def _tell_closed(self, member: Member) -> None:
+    def _let_end(self, member: Member) -> None:
+        """It is of no more use; its socket may take a moment to close."""
+        assert self._loop is not None
+        task = self._loop.create_task(self._end(member))
+        self._ending[task] = member.connection
+        task.add_done_callback(self._ending.pop)
+
+    async def _end(self, member: Member) -> None:
+        await member.connection.wait_closed()
         if self._observer is not None:
             age = time.monotonic() - member.opened
             self._observer.closed(member.left or "pool_closed", age)
@@ -289,12 +301,15 @@ class Pool:
         try:
             phases = await self._dialer.dial(select)
             self._opened(phases, made)
+            made = None  # the pool's from here
         except ConnectFailed as error:
             self._opening.discard(task)
             self._failed(error)
             if self._observer is not None:
                 self._observer.connect_failed(error.code)
         finally:
+            if made is not None:
+                made.abort()
             self._opening.discard(task)
             self._schedule()
 

@@ -9,13 +9,16 @@ from typing import Literal
 import orjson
 
 from proxy.observe.lines import LineWriter
-from proxy.observe.redact import escaped, redacted
+from proxy.observe.redact import cut, escaped, redacted
 
 LOGGER = "glm_proxy"
 """The one logger of this project; others go below it."""
 
+_LONGEST = 16_384
+"""Characters of a message, and of a traceback."""
 
-class LineHandler(logging.Handler):
+
+class _Lines(logging.Handler):
     """Gives each record to a `LineWriter` as one redacted line, a traceback included."""
 
     def __init__(self, lines: LineWriter, form: Literal["json", "text"]) -> None:
@@ -32,18 +35,16 @@ class LineHandler(logging.Handler):
             self._lines.write(line)
 
 
-def configure_logging(level: str, form: Literal["json", "text"], lines: LineWriter) -> LineHandler:
+def configure_logging(level: str, form: Literal["json", "text"], lines: LineWriter) -> None:
     """Sends what is logged to `lines`; replaces what was configured before.
 
     `level` is for our own loggers. Libraries are heard from WARNING on: at DEBUG some of them log
     the headers they send.
     """
-    handler = LineHandler(lines, form)
     root = logging.getLogger()
-    root.handlers = [handler]
+    root.handlers = [_Lines(lines, form)]
     root.setLevel(logging.WARNING)
     logging.getLogger(LOGGER).setLevel(level.upper())
-    return handler
 
 
 def json_line(record: logging.LogRecord) -> bytes:
@@ -68,13 +69,16 @@ def text_line(record: logging.LogRecord) -> bytes:
 
 
 def _message(record: logging.LogRecord) -> str:
-    return escaped(redacted(record.getMessage()))
+    return escaped(redacted(cut(record.getMessage(), _LONGEST)))
 
 
 def _traceback(record: logging.LogRecord) -> str:
     """Redacted, in the traceback's own lines, which JSON escapes."""
     assert record.exc_info is not None
-    text = redacted(_PLAIN_FORMATTER.formatException(record.exc_info))
+    text = _PLAIN_FORMATTER.formatException(record.exc_info)
+    if len(text) > _LONGEST:  # its end tells the most; from a whole line on
+        text = text[-_LONGEST:].partition("\n")[2]
+    text = redacted(text)
     return "\n".join(escaped(line) for line in text.split("\n"))
 
 

@@ -20,7 +20,7 @@ KINDS = frozenset({"chat", "models", "passthrough"})
 STAGES = frozenset({"reading", "routing", "connecting", "waiting", "streaming", "done"})
 PROTOCOLS = frozenset({"h2", "http/1.1"})
 
-# https://docs.bigmodel.cn/cn/faq/api-code and the older tables of the same service.
+# https://docs.bigmodel.cn/cn/faq/api-code and older tables of the same API.
 GLM_CODES = frozenset(
     str(code)
     for code in (

@@ -24,6 +24,7 @@ from proxy.observe.instruments import (
     build,
 )
 from proxy.observe.labels import LabelNames, Labels, known
+from proxy.observe.series import Catalogue
 from proxy.observe.stages import stages
 
 _CLOSE_REASONS = 24
@@ -31,28 +32,31 @@ _CLOSE_REASONS = 24
 
 
 class Metrics:
-    """All instruments of one process, in one registry.
+    """All instruments of one process. For the event loop's thread only.
 
     `started` is called when an exchange begins and `finish` once when it has ended.
     """
 
     def __init__(self, names: LabelNames, registry: CollectorRegistry | None = None) -> None:
-        self._registry = CollectorRegistry() if registry is None else registry
+        """The metrics can also be read from `registry`, by the library's own tools."""
+        self._catalogue = Catalogue()
+        if registry is not None:
+            registry.register(self._catalogue)
         self._names = names
         self._outcomes = labels.outcomes()
         self._reason = labels.Bounded(_CLOSE_REASONS)
-        self._gen_ai = GenAI(self._registry)
-        self._spans = Spans(self._registry)
-        self._counts = Counts(self._registry)
-        self._upstream = Upstream(self._registry)
+        self._gen_ai = GenAI(self._catalogue)
+        self._spans = Spans(self._catalogue)
+        self._counts = Counts(self._catalogue)
+        self._upstream = Upstream(self._catalogue)
         self._watched = Watched()
-        build(self._registry, __version__)
-        self._registry.register(self._watched)
-        ProcessCollector(registry=self._registry)
+        build(self._catalogue, __version__)
+        self._catalogue.plain.register(self._watched)
+        ProcessCollector(registry=self._catalogue.plain)
 
     def render(self, accept: str) -> Exposition:
         """All metrics as text, in the format that an `Accept` header asks for."""
-        return exposition(self._registry, accept)
+        return exposition(self._catalogue, accept)
 
     # --- exchanges -----------------------------------------------------------------------------
 

@@ -16,13 +16,14 @@ MASK = "*"
 _LONG_RUN = re.compile(r"(?:sk|ak|pk)-[\w-]{8,}|(?=[a-z_]*[0-9A-Z%+=~])[\w%+=~]{16,}", re.ASCII)
 
 _KEY_SHAPES = re.compile(
-    r"[0-9A-Za-z]{24,}\.[0-9A-Za-z]{8,}"  # GLM: id.secret
-    r"|\beyJ[\w-]+\.[\w.-]+"  # JWT, made of such a key
+    r"(?<![0-9A-Za-z])[0-9A-Za-z]{24,}+\.[0-9A-Za-z]{8,}"  # GLM: id.secret
+    r"|\beyJ[\w-]++\.[\w.-]+"  # JWT, made of such a key
     r"|\bsk-[\w-]{8,}",
     re.ASCII,
 )
+_LAST_WORD = re.compile(r"[\w%+=~.-]+\Z", re.ASCII)
 _AFTER_NAME = re.compile(
-    r"((?:authorization|x-api-key|api[_-]?key|token|secret|cookie)['\"]?\s*[:=,]\s*b?['\"]?"
+    r"((?:authorization|x-api-key|api[_-]?key|token|secret|cookie)['\"]?\s*[:=,]\s*(?:b?['\"])?"
     r"(?:(?:bearer|basic)\s+)?|bearer\s+)([^\s'\",;)}\]]+)",
     re.IGNORECASE,
 )
@@ -33,14 +34,20 @@ def plain(text: str | None, limit: int = 128) -> str | None:
     could be a key, and every character printable."""
     if text is None:
         return None
+    text = cut(text, limit)
     if len(text) >= 11:  # the shortest that the pattern matches
         text = _LONG_RUN.sub(MASK, text)
-    return escaped(text[:limit])
+    return escaped(text)
+
+
+def cut(text: str, limit: int) -> str:
+    """At most `limit` characters; a word that the cut goes through could be part of a key."""
+    return text if len(text) <= limit else _LAST_WORD.sub(MASK, text[:limit])
 
 
 def identifier(text: str, limit: int = 64) -> str:
     """A request's id, which a client may have chosen: long runs are its nature, keys are not."""
-    return escaped(_KEY_SHAPES.sub(MASK, text[:limit]))
+    return escaped(_KEY_SHAPES.sub(MASK, cut(text, limit)))
 
 
 def redacted(text: str) -> str:

@@ -120,9 +120,7 @@ def _opened(identity: Identity, token: Token, calls: tuple[ToolCall, ...]) -> di
             return {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
 
 
-def _whole(
-    identity: Identity, tokens: list[Token], calls: tuple[ToolCall, ...]
-) -> dict[str, Any]:
+def _whole(identity: Identity, tokens: list[Token], calls: tuple[ToolCall, ...]) -> dict[str, Any]:
     """A content block of a plain answer."""
     block = _opened(identity, tokens[0], calls)
     text = "".join(token.text for token in tokens)

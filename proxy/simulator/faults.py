@@ -1,4 +1,4 @@
-"""How one answer is told to differ from the ordinary: `Fault`, and the queue that deals them out.
+"""How one answer is told to differ from the ordinary.
 
 A fault comes from the request's own body (`{"simulate": {"cut_at_event": 3}}`, which passes through
 any proxy that forwards unknown fields), from `Simulator.inject`, or from `--fault` on the command
@@ -7,9 +7,7 @@ line. Field names are the same in all three.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -53,9 +51,9 @@ class Fault(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # Another answer.
-    status: int | None = Field(None, ge=200, le=599)
+    status: int | None = Field(default=None, ge=200, le=599)
     """This status instead of the answer; with `code`, its business error."""
-    code: str | None = Field(None, coerce_numbers_to_str=True)
+    code: str | None = Field(default=None, coerce_numbers_to_str=True)
     """This business error instead of the answer, with the code's own status."""
     html: bool = False
     """A web page, under 200 unless `status` says otherwise."""
@@ -67,23 +65,23 @@ class Fault(BaseModel):
     """HTTP/1.1 only: these bytes are the whole response, status line included; then FIN."""
     headers: tuple[tuple[str, str], ...] = ()
     """Response headers added, or put in place of those of the same name."""
-    informational: int = Field(0, ge=0)
+    informational: int = Field(default=0, ge=0)
     """So many 103 responses before the real one."""
-    early: int | None = Field(None, ge=0)
+    early: int | None = Field(default=None, ge=0)
     """Answer when this many bytes of the request's body have come, without reading the rest."""
 
     # Another time.
-    delay: float = Field(0.0, ge=0)
+    delay: float = Field(default=0.0, ge=0)
     """Seconds added before the head."""
     no_headers: bool = False
     """The head is never sent; `ending` says what happens instead, `hold` by default."""
-    first_token: float | None = Field(None, ge=0)
+    first_token: float | None = Field(default=None, ge=0)
     """Seconds from the request to the first token, in place of the profile's."""
-    gap: float | None = Field(None, ge=0)
+    gap: float | None = Field(default=None, ge=0)
     """Seconds from token to token, in place of the profile's."""
-    tokens: int | None = Field(None, ge=0)
+    tokens: int | None = Field(default=None, ge=0)
     """Tokens of the answer, in place of the profile's."""
-    thinking_tokens: int | None = Field(None, ge=0)
+    thinking_tokens: int | None = Field(default=None, ge=0)
 
     # Other contents.
     finish_reason: str | None = None
@@ -92,35 +90,35 @@ class Fault(BaseModel):
     """Neither the finish event nor the end event."""
     no_done: bool = False
     """No end event: `[DONE]`, or `message_stop`."""
-    error_at_event: int | None = Field(None, ge=0)
+    error_at_event: int | None = Field(default=None, ge=0)
     """After so many events an error object (`code`, 1234 by default) and the end; 0 = first."""
-    glue_at_event: int | None = Field(None, ge=0)
-    """After so many events the next stops half way and a new generation follows on the same line."""
+    glue_at_event: int | None = Field(default=None, ge=0)
+    """After so many events the next stops half way; a new generation follows on its line."""
     after_end: bytes | None = None
     """Bytes after the end event."""
 
     # Another end.
-    cut_at_event: int | None = Field(None, ge=0)
+    cut_at_event: int | None = Field(default=None, ge=0)
     """After so many events, `ending` (by default `reset`)."""
-    cut_at_byte: int | None = Field(None, ge=0)
+    cut_at_byte: int | None = Field(default=None, ge=0)
     """After so many bytes of the body, `ending` (by default `reset`)."""
-    stall_at_event: int | None = Field(None, ge=0)
+    stall_at_event: int | None = Field(default=None, ge=0)
     """After so many events, nothing more: `cut_at_event` with `hold`."""
     ending: Ending | None = None
-    reset_code: int = Field(2, ge=0, lt=2**32)
+    reset_code: int = Field(default=2, ge=0, lt=2**32)
     """HTTP/2 error code of `reset` and `goaway` (RFC 9113 §7): 2 is INTERNAL_ERROR."""
-    content_length: int | None = Field(None, ge=0)
+    content_length: int | None = Field(default=None, ge=0)
     """Declares this length whatever the body is; after a shorter body the connection closes."""
-    held_comments: float | None = Field(None, gt=0)
+    held_comments: float | None = Field(default=None, gt=0)
     """While holding, a comment line every so many seconds."""
 
     # Another shape of the same events.
-    events_per_write: int = Field(1, ge=1)
-    write_size: int | None = Field(None, ge=1)
+    events_per_write: int = Field(default=1, ge=1)
+    write_size: int | None = Field(default=None, ge=1)
     """Bytes per write; 1 = byte by byte."""
-    drip: float = Field(0.0, ge=0)
+    drip: float = Field(default=0.0, ge=0)
     """Seconds between such writes."""
-    comments: int | None = Field(None, ge=1)
+    comments: int | None = Field(default=None, ge=1)
     """A comment line before every Nth event."""
     spelling: Annotated[tuple[Spelling, ...], BeforeValidator(_parts)] = ()
     """Other ways to write the same events; in text joined by `+`."""
@@ -166,91 +164,3 @@ class Fault(BaseModel):
 
 
 ORDINARY = Fault()
-
-
-@dataclass(slots=True)
-class FaultRule:
-    """Which requests get a fault: shell patterns for path and model, then counting."""
-
-    fault: Fault
-    times: int | None
-    """How often it is played; None = without end."""
-    every: int = 1
-    """Every Nth of the requests that match."""
-    after: int = 0
-    """So many matching requests are let through first."""
-    path: str = "*"
-    model: str = "*"
-    seen: int = 0
-
-    def matches(self, path: str, model: str) -> bool:
-        return fnmatchcase(path, self.path) and fnmatchcase(model, self.model)
-
-    def fires(self) -> bool:
-        """Counts one matching request; whether it gets the fault."""
-        self.seen += 1
-        due = self.seen - self.after
-        return due > 0 and due % self.every == 0 and self.times != 0
-
-
-class FaultQueue:
-    """The rules in force, first in first out."""
-
-    def __init__(self, rules: tuple[FaultRule, ...] = ()) -> None:
-        self.rules = list(rules)
-
-    def take_early(self, path: str) -> Fault | None:
-        """The fault of a request whose body is not to be read whole."""
-        rules = (r for r in self.rules if r.fault.early is not None and r.matches(path, ""))
-        return self._first_due(list(rules))
-
-    def take(self, path: str, model: str) -> Fault | None:
-        """The fault of this request, if a rule fires; every rule that matches counts it."""
-        rules = [r for r in self.rules if r.fault.early is None and r.matches(path, model)]
-        return self._first_due(rules)
-
-    def _first_due(self, rules: list[FaultRule]) -> Fault | None:
-        for rule in rules:
-            if rule.fires():
-                self._played(rule)
-                return rule.fault
-        return None
-
-    def _played(self, rule: FaultRule) -> None:
-        if rule.times is not None:
-            rule.times -= 1
-            if rule.times <= 0:
-                self.rules.remove(rule)
-
-
-def parse_rule(spec: str) -> FaultRule:
-    """A rule from text: `code=1302,every=3,model=glm-4.6`; raises `ValueError` when it is wrong.
-
-    A field without `=` is set to true (`no_done`). Text has no commas; `raw=@FILE`, `wire=@FILE`
-    and `after_end=@FILE` read a file.
-    """
-    values: dict[str, Any] = {}
-    for part in filter(None, (p.strip() for p in spec.split(","))):
-        name, equals, text = part.partition("=")
-        values[name] = text if equals else True
-    rule = {name: values.pop(name) for name in ("path", "model") if name in values}
-    counts = {
-        name: int(values.pop(name)) for name in ("times", "every", "after") if name in values
-    }
-    for name in ("raw", "wire", "after_end"):
-        values = _from_file(values, name)
-    return FaultRule(
-        Fault.model_validate(values),
-        times=counts.get("times"),
-        every=max(1, counts.get("every", 1)),
-        after=counts.get("after", 0),
-        **rule,
-    )
-
-
-def _from_file(values: dict[str, Any], name: str) -> dict[str, Any]:
-    text = values.get(name)
-    if not isinstance(text, str) or not text.startswith("@"):
-        return values
-    with open(text[1:], "rb") as file:
-        return {**values, name: file.read()}

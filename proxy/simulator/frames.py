@@ -54,16 +54,12 @@ class GlmFrames:
     def tool_whole(self, index: int, call: ToolCall, arguments: str) -> bytes:
         """A tool call in one frame."""
         function = {"name": call.name, "arguments": arguments}
-        return self._tool(
-            {"id": call.id, "index": index, "type": "function", "function": function}
-        )
+        return self._tool({"id": call.id, "index": index, "type": "function", "function": function})
 
     def tool_name(self, index: int, call: ToolCall) -> bytes:
         """The first frame of a tool call that comes in pieces."""
         function = {"name": call.name, "arguments": ""}
-        return self._tool(
-            {"index": index, "id": call.id, "type": "function", "function": function}
-        )
+        return self._tool({"index": index, "id": call.id, "type": "function", "function": function})
 
     def tool_piece(self, index: int, text: str) -> bytes:
         """A later frame of a tool call that comes in pieces."""

@@ -13,7 +13,8 @@ from proxy.simulator.call import fault_in
 from proxy.simulator.chat import Chat, takes_gzip
 from proxy.simulator.checks import Fields, parse
 from proxy.simulator.dialects import ANTHROPIC, GLM, Dialect
-from proxy.simulator.faults import ORDINARY, Fault, FaultQueue
+from proxy.simulator.fault_queue import FaultQueue
+from proxy.simulator.faults import ORDINARY, Fault
 from proxy.simulator.identity import Asked, asked, common_headers
 from proxy.simulator.ledger import Entry, Headers, Ledger
 from proxy.simulator.play import Player
@@ -63,8 +64,7 @@ class Glm:
                 await out.wire(fault.wire)
                 self._ledger.finished(entry)
                 return
-            reply.head_at += fault.delay
-            reply.headers += common_headers(request, reply.head_at)
+            reply.headers += common_headers(request, reply.head_at + fault.delay)
             await Player(self._ledger, entry, out, self._settings.time_scale).play(reply, fault)
 
     def _decide(

@@ -26,7 +26,7 @@ class Asked:
 
 
 def asked(entry: Entry, seed: int, *, reproducible: bool) -> Asked:
-    """Same seed and sequence number, same random source; reproducible ids and times only if told."""
+    """Seed and sequence number give the random source, and if told so, id and time too."""
     random = Random(f"{seed}/{entry.number}")
     digits = f"{random.getrandbits(64):016x}" if reproducible else os.urandom(8).hex()
     created = EPOCH + entry.number if reproducible else int(time.time())

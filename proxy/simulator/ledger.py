@@ -33,6 +33,8 @@ class Connection:
     requests: int = 0
     pings: int = 0
     """HTTP/2 PING frames received."""
+    refused: int = 0
+    """HTTP/2 streams refused: too many, or after GOAWAY."""
     goaway_sent: bool = False
     goaway_received: bool = False
 
@@ -160,9 +162,7 @@ class Ledger:
     ) -> Entry:
         self._requests += 1
         connection.requests += 1
-        entry = Entry(
-            self._requests, connection, stream, method, target, headers, time.monotonic()
-        )
+        entry = Entry(self._requests, connection, stream, method, target, headers, time.monotonic())
         self.entries.append(entry)
         self.changed()
         return entry

@@ -67,15 +67,16 @@ class Others:
             raise Refusal("1213", "field file did not arrive")
         purpose = fields.get("purpose")
         file = fields["file"]
+        name = f"file-{identity.id[14:]}"
         entry = {
-            "id": f"file-{identity.id[14:]}",
+            "id": name,
             "object": "file",
             "bytes": len(file.content),
             "created_at": identity.created,
             "filename": file.filename,
             "purpose": purpose.content.decode() if purpose else "batch",
         }
-        self._files[entry["id"]] = _File(entry, file.content)
+        self._files[name] = _File(entry, file.content)
         while len(self._files) > self.KEPT_FILES:
             self._files.pop(next(iter(self._files)))
         return entry
@@ -122,11 +123,14 @@ def _embeddings(body: bytes) -> dict[str, Any]:
     if not isinstance(size, int) or not 1 <= size <= 2048:
         raise Refusal("1210", "field dimensions is a number from 1 to 2048")
     tokens = sum(texts.estimate_tokens(str(text)) for text in inputs)
-    vectors = [_vector(str(text), size) for text in inputs]
+    data = [
+        {"object": "embedding", "index": index, "embedding": _vector(str(text), size)}
+        for index, text in enumerate(inputs)
+    ]
     return {
         "model": fields.get("model", "embedding-3"),
         "object": "list",
-        "data": [{"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(vectors)],
+        "data": data,
         "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
     }
 
@@ -153,9 +157,7 @@ def _speech(body: bytes) -> Reply:
     return Reply(200, [(b"content-type", b"audio/wav")], _sliced(riff + shape + data))
 
 
-def _transcription(
-    kind: str | None, body: bytes, identity: Identity, packed: bool
-) -> Reply:
+def _transcription(kind: str | None, body: bytes, identity: Identity, packed: bool) -> Reply:
     fields = parts(kind, body)
     if "file" not in fields:
         raise Refusal("1213", "field file did not arrive")

@@ -29,6 +29,7 @@ class Player:
     async def play(self, reply: Reply, fault: Fault) -> None:
         """The whole response; returns when it is ended."""
         shaping = Shaping(reply, fault)
+        self._start += fault.delay * self._scale
         await self._until(reply.head_at)
         if fault.no_headers:
             await self._end(fault.ending or Ending.HOLD, fault)

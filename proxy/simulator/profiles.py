@@ -20,6 +20,8 @@ from fnmatch import fnmatchcase
 
 from proxy.simulator.distributions import Distribution, Fixed, LogNormal, OneOf, Uniform
 
+NOTHING = Fixed(0.0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
@@ -33,7 +35,7 @@ class Behaviour:
     queue: Distribution
     long_queue: Distribution | None = None
     """Instead of `queue`, for prompts above 8K tokens."""
-    start: Distribution = Fixed(0.0)
+    start: Distribution = NOTHING
     prefill: float = 0.0
     gap: Distribution
     thinking: Distribution
@@ -69,11 +71,9 @@ _BUSY = OneOf(
 # Five glm-4.5 streams: 0.63 0.69 0.73 1.13 3.6.
 _CALM = OneOf(((0.82, LogNormal(0.3, 0.3)), (0.17, LogNormal(3.4, 0.3)), (0.01, Uniform(10, 40))))
 _NETWORK = LogNormal(0.35, 0.08)
-_TALK = {
-    "answer": LogNormal(260.0, 0.5),
-    "brief_answer": LogNormal(28.0, 0.35),
-    "brief_thinking": LogNormal(320.0, 0.6),  # 708 of the 734 tokens of a "say hi" were thinking
-}
+_ANSWER = LogNormal(260.0, 0.5)
+_BRIEF = LogNormal(28.0, 0.35)
+_BRIEF_THINKING = LogNormal(320.0, 0.6)  # 708 of the 734 tokens of a "say hi" were thinking
 _PAID = Behaviour(
     network=_NETWORK,
     queue=_CALM,
@@ -81,7 +81,9 @@ _PAID = Behaviour(
     prefill=0.00018,
     gap=LogNormal(0.015, 0.3),  # glm-4.6 by third-party measurement: 47 to 87 tokens a second
     thinking=LogNormal(900.0, 0.5),
-    **_TALK,
+    answer=_ANSWER,
+    brief_answer=_BRIEF,
+    brief_thinking=_BRIEF_THINKING,
 )
 _FREE = Behaviour(
     network=_NETWORK,
@@ -90,7 +92,9 @@ _FREE = Behaviour(
     prefill=0.0002,
     gap=LogNormal(0.014, 0.3),
     thinking=LogNormal(700.0, 0.5),
-    **_TALK,
+    answer=_ANSWER,
+    brief_answer=_BRIEF,
+    brief_thinking=_BRIEF_THINKING,
 )
 # The free glm-4-flash does not think and answers at once (a direct call took 0.65 s), but prompts
 # above 8K tokens share one per cent of its machines: those wait.
@@ -102,7 +106,9 @@ _FLASH = Behaviour(
     prefill=0.0001,
     gap=LogNormal(0.008, 0.3),
     thinking=Fixed(0),
-    **_TALK,
+    answer=_ANSWER,
+    brief_answer=_BRIEF,
+    brief_thinking=_BRIEF_THINKING,
 )
 _AIR = Behaviour(
     network=_NETWORK,
@@ -111,7 +117,9 @@ _AIR = Behaviour(
     prefill=0.00012,
     gap=LogNormal(0.011, 0.3),
     thinking=LogNormal(500.0, 0.5),
-    **_TALK,
+    answer=_ANSWER,
+    brief_answer=_BRIEF,
+    brief_thinking=_BRIEF_THINKING,
 )
 _DEFAULT = Profile(
     name="default",
@@ -128,13 +136,11 @@ _DEFAULT = Profile(
 
 # --- instant and steady: for tests and benchmarks ------------------------------------------------
 
-_NOTHING = Fixed(0.0)
-
 
 def _paced(gap: float, thinking: int, answer: int) -> Behaviour:
     return Behaviour(
-        network=_NOTHING,
-        queue=_NOTHING,
+        network=NOTHING,
+        queue=NOTHING,
         gap=Fixed(gap),
         thinking=Fixed(thinking),
         brief_thinking=Fixed(thinking),
@@ -156,7 +162,7 @@ _STEADY = Profile(
     behaviours=(("*", _paced(0.02, 0, 200)),),
 )
 
-# --- lumosai: the seconds of the report this project starts from -----------------------------------
+# --- lumosai: the seconds of the report this project starts from ---------------------------------
 #
 # Figures to reproduce (first visible token, chunks): glm-4.6 28.8 s, 67; glm-4-flash 15.6 s of
 # 15.7 s, 21; one sentence from glm-4-flash 1.6 s in all. Every draw is fixed, so they come out

@@ -69,7 +69,7 @@ _ANTHROPIC_TYPES = {
 
 
 class Refusal(Exception):
-    """A request the service answers with an error; `status` and `text` default to the code's own."""
+    """An error in answer to a request; `status` and `text` default to those of the code."""
 
     def __init__(self, code: str, text: str | None = None, *, status: int | None = None) -> None:
         known_status, known_text = CODES.get(code, (500, "unknown error"))
@@ -80,7 +80,7 @@ class Refusal(Exception):
 
 
 def glm_body(refusal: Refusal) -> bytes:
-    """`{"error":{"code":"1302","message":"…"}}`, as a response body and as an event inside a stream."""
+    """`{"error":{"code":"1302","message":"…"}}`: a response body, or an event inside a stream."""
     return orjson.dumps({"error": {"code": refusal.code, "message": refusal.text}})
 
 

@@ -80,9 +80,7 @@ def write_script(
     tools = tuple(call_tool(tool, call.asked, random) for tool in call.tools)
     spoken = list(_spoken(call, behaviour, fault, tools, random))
     kept = spoken[: call.max_tokens]
-    tokens = tuple(
-        Token(timing.first_token + i * timing.gap, *said) for i, said in enumerate(kept)
-    )
+    tokens = tuple(Token(timing.first_token + i * timing.gap, *said) for i, said in enumerate(kept))
     reasoning = sum(token.kind is Kind.REASONING for token in tokens)
     natural = "tool_calls" if tools else "stop"
     reason = natural if len(kept) == len(spoken) else "length"
@@ -102,9 +100,7 @@ def _prompt_tokens(call: Call, behaviour: Behaviour) -> int:
     return call.prompt_tokens + (behaviour.brief_context if call.brief else behaviour.context)
 
 
-def _timing(
-    call: Call, behaviour: Behaviour, fault: Fault, cached: int, random: Random
-) -> _Timing:
+def _timing(call: Call, behaviour: Behaviour, fault: Fault, cached: int, random: Random) -> _Timing:
     prompt = _prompt_tokens(call, behaviour)
     queue = behaviour.queue
     if behaviour.long_queue is not None and prompt > LONG_CONTEXT:
@@ -116,7 +112,7 @@ def _timing(
         first = fault.first_token
     if fault.gap is not None:
         gap = fault.gap
-    return _Timing(min(head_at, first) + fault.delay, first + fault.delay, gap)
+    return _Timing(min(head_at, first), first, gap)
 
 
 def _spoken(
@@ -124,8 +120,9 @@ def _spoken(
 ) -> Iterator[tuple[Kind, str, int]]:
     """Everything the model would say, without a limit."""
     if call.effort > 0:
-        drawn = (behaviour.brief_thinking if call.brief else behaviour.thinking).draw(random)
-        count = round(drawn * call.effort) if fault.thinking_tokens is None else fault.thinking_tokens
+        usual = (behaviour.brief_thinking if call.brief else behaviour.thinking).draw(random)
+        told = fault.thinking_tokens
+        count = round(usual * call.effort) if told is None else told
         for text in _sentence(texts.thought(call.chinese, random), count, call.chinese):
             yield Kind.REASONING, text, 0
     for index, tool in enumerate(tools):
@@ -137,9 +134,7 @@ def _spoken(
             yield Kind.CONTENT, text, 0
 
 
-def _content(
-    call: Call, behaviour: Behaviour, fault: Fault, random: Random
-) -> Iterable[str]:
+def _content(call: Call, behaviour: Behaviour, fault: Fault, random: Random) -> Iterable[str]:
     drawn = (behaviour.brief_answer if call.brief else behaviour.answer).draw(random)
     count = max(1, round(drawn)) if fault.tokens is None else fault.tokens
     said = texts.answer(call.chinese, random)

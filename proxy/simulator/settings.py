@@ -23,9 +23,9 @@ class SimulatorSettings(BaseModel):
 
     profile: Annotated[str, AfterValidator(_known_profile)] = "instant"
     host: str = "127.0.0.1"
-    port: int = Field(0, ge=0, le=65535)
+    port: int = Field(default=0, ge=0, le=65535)
     """Plain HTTP/1.1, and HTTP/2 by prior knowledge."""
-    tls_port: int | None = Field(0, ge=0, le=65535)
+    tls_port: int | None = Field(default=0, ge=0, le=65535)
     """TLS with ALPN; None = no TLS listener, and no certificate."""
     http1_only: bool = False
     """No HTTP/2 on either port."""
@@ -36,21 +36,21 @@ class SimulatorSettings(BaseModel):
     seed: int = 1
     reproducible: bool = False
     """Ids and times too come from the seed."""
-    time_scale: float = Field(1.0, ge=0)
+    time_scale: float = Field(default=1.0, ge=0)
     """Multiplies every wait; 0 = none."""
-    in_flight: int | None = Field(None, ge=0)
+    in_flight: int | None = Field(default=None, ge=0)
     """Requests one key may have running per model; None = as the profile says, 0 = no limit."""
-    tokens: int | None = Field(None, ge=0)
+    tokens: int | None = Field(default=None, ge=0)
     """Length of every answer, in place of the profile's."""
-    gap: float | None = Field(None, ge=0)
+    gap: float | None = Field(default=None, ge=0)
     """Seconds between tokens, in place of the profile's."""
-    max_concurrent_streams: int = Field(128, ge=1)
+    max_concurrent_streams: int = Field(default=128, ge=1)
     """SETTINGS_MAX_CONCURRENT_STREAMS; streams above it are refused."""
-    goaway_after: int | None = Field(None, ge=1)
+    goaway_after: int | None = Field(default=None, ge=1)
     """GOAWAY after so many requests on an HTTP/2 connection; it ends when they are answered."""
-    keepalive_timeout: float | None = Field(None, ge=0)
+    keepalive_timeout: float | None = Field(default=None, ge=0)
     """Idle connections close after so long; None = never."""
-    body_limit: int = Field(128 << 20, ge=0)
+    body_limit: int = Field(default=128 << 20, ge=0)
     """Largest request body, in bytes."""
-    ledger_size: int = Field(10_000, ge=1)
+    ledger_size: int = Field(default=10_000, ge=1)
     """Requests and connections remembered."""

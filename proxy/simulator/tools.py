@@ -29,7 +29,8 @@ def call_tool(tool: Tool, prompt: str, random: Random) -> ToolCall:
     arguments = _value(tool.schema, names, random)
     if not isinstance(arguments, dict):
         arguments = {}
-    return ToolCall(f"call_{random.getrandbits(96):024x}", tool.name, orjson.dumps(arguments).decode())
+    name = f"call_{random.getrandbits(96):024x}"
+    return ToolCall(name, tool.name, orjson.dumps(arguments).decode())
 
 
 def _value(schema: Any, names: list[str], random: Random) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,9 +14,9 @@ from proxy.core.policy.pooling import (
     Plan,
     Retirement,
     Seen,
+    Share,
     Snapshot,
     backoff,
-    free_streams,
     has_settled,
     lifetime,
     pick,
@@ -22,6 +24,7 @@ from proxy.core.policy.pooling import (
 )
 
 NOW = 1000.0
+SHARE = Share(target=32, peer_limit=None)
 SETTINGS = PoolSettings(
     warm_connections=0,
     max_idle_per_host=10,
@@ -31,13 +34,13 @@ SETTINGS = PoolSettings(
 )
 
 
-def a_connection(streams: int = 0, **changes: float | bool) -> Seen:
+def a_connection(streams: int = 0, **changes: Any) -> Seen:
     """Young, known, used just now; keywords replace fields."""
     seen = Seen(streams, capacity=128, known=True, accepting=True, expires=NOW + 500, used=NOW)
     return seen._replace(**changes)
 
 
-def a_pool(*connections: Seen, **changes: object) -> Snapshot:
+def a_pool(*connections: Seen, **changes: Any) -> Snapshot:
     """Nothing waits, nothing opens, nothing has failed; keywords replace fields."""
     pool = Snapshot(
         now=NOW,
@@ -48,7 +51,7 @@ def a_pool(*connections: Seen, **changes: object) -> Snapshot:
         failures=0,
         retry_at=0.0,
         warm=0,
-        peer_limit=None,
+        share=SHARE,
     )
     return pool._replace(**changes)
 
@@ -62,25 +65,32 @@ def to_open(pool: Snapshot, **settings: int) -> int:
 
 def test_the_least_loaded_connection_takes_the_request() -> None:
     loads = [a_connection(5), a_connection(2), a_connection(9)]
-    assert pick(loads, 32, NOW) == 1
+    assert pick(loads, SHARE, NOW) == 1
 
 
 def test_an_expired_connection_is_used_only_when_no_young_one_has_a_stream() -> None:
     expired = a_connection(0, expires=NOW - 1)
-    assert pick([expired, a_connection(31)], 32, NOW) == 1
-    assert pick([expired, a_connection(32)], 32, NOW) == 0
+    assert pick([expired, a_connection(31)], SHARE, NOW) == 1
+    assert pick([expired, a_connection(32)], SHARE, NOW) == 0
 
 
 def test_full_draining_and_limited_connections_are_left_alone() -> None:
-    assert pick([a_connection(32), a_connection(0, accepting=False)], 32, NOW) is None
-    assert pick([a_connection(3, capacity=3)], 32, NOW) is None
-    assert pick([a_connection(0, capacity=0)], 32, NOW) is None
+    assert pick([a_connection(32), a_connection(0, accepting=False)], SHARE, NOW) is None
+    assert pick([a_connection(3, capacity=0)], SHARE, NOW) is None
+    assert pick([a_connection(0, capacity=0)], SHARE, NOW) is None
 
 
 def test_a_stream_promised_to_an_earlier_request_is_not_given_away() -> None:
     two_free = [a_connection(31), a_connection(31)]
-    assert pick(two_free, 32, NOW, promised=1) is not None
-    assert pick(two_free, 32, NOW, promised=2) is None
+    assert pick(two_free, SHARE, NOW, promised=1) is not None
+    assert pick(two_free, SHARE, NOW, promised=2) is None
+
+
+def test_before_settings_only_as_many_streams_are_opened_as_are_sure_to_be_allowed() -> None:
+    unknown = [a_connection(0, capacity=100, known=False), a_connection(1, known=False)]
+    assert [SHARE.free(each) for each in unknown] == [1, 0]
+    assert [Share(32, 8).free(each) for each in unknown] == [8, 7]
+    assert Share(32, 0).free(unknown[0]) == 0
 
 
 # --- growth --------------------------------------------------------------------------------------
@@ -108,19 +118,19 @@ def test_one_request_more_than_the_streams_opens_one_connection() -> None:
 
 
 def test_the_peers_own_limit_sets_how_many_are_needed() -> None:
-    first = a_connection(3, capacity=3)
-    assert to_open(a_pool(first, waiting=9, peer_limit=3)) == 3
+    first = a_connection(3, capacity=0)
+    assert to_open(a_pool(first, waiting=9, share=Share(32, 3))) == 3
 
 
 def test_before_settings_a_connection_is_expected_to_allow_what_the_last_one_did() -> None:
-    unknown = a_connection(4, capacity=4, known=False)
+    unknown = a_connection(4, capacity=96, known=False)
     assert to_open(a_pool(unknown, waiting=16)) == 0
-    assert to_open(a_pool(unknown, waiting=16, peer_limit=8)) == 2
+    assert to_open(a_pool(unknown, waiting=16, share=Share(32, 8))) == 2
 
 
 def test_a_peer_that_allows_no_stream_is_not_called_again_and_again() -> None:
     closed_door = a_connection(0, capacity=0)
-    assert to_open(a_pool(closed_door, waiting=50, peer_limit=0, warm=1)) == 0
+    assert to_open(a_pool(closed_door, waiting=50, share=Share(32, 0), warm=1)) == 0
 
 
 def test_the_pool_never_grows_beyond_its_limit() -> None:
@@ -145,6 +155,12 @@ def test_warm_connections_are_kept_without_any_request() -> None:
 
 def test_a_connection_told_to_go_away_is_replaced_at_once() -> None:
     assert to_open(a_pool(a_connection(), a_connection(7, accepting=False), warm=2)) == 1
+
+
+def test_a_connection_that_leaves_under_load_is_replaced_before_anybody_waits() -> None:
+    busy = [a_connection(30) for _ in range(6)]
+    assert to_open(a_pool(*busy, a_connection(28, accepting=False))) == 1
+    assert to_open(a_pool(*busy, a_connection(), a_connection(28, accepting=False))) == 0
 
 
 def test_an_expired_connection_stays_until_its_replacement_is_open() -> None:
@@ -243,6 +259,7 @@ connections = st.builds(
     expires=st.floats(NOW - 100, NOW + 100),
     used=st.floats(NOW - 200, NOW),
 )
+shares = st.builds(Share, st.integers(1, 64), st.none() | st.integers(0, 200))
 pools = st.builds(
     Snapshot,
     now=st.just(NOW),
@@ -253,48 +270,38 @@ pools = st.builds(
     failures=st.integers(0, 5),
     retry_at=st.floats(NOW - 10, NOW + 10),
     warm=st.integers(0, 4),
-    peer_limit=st.none() | st.integers(0, 200),
+    share=shares,
     retest_at=st.none() | st.floats(NOW - 10, NOW + 10),
 )
 
 
-@given(pools, st.integers(1, 64), st.integers(1, 12))
-def test_every_plan_keeps_the_limits(pool: Snapshot, target: int, most: int) -> None:
-    settings = SETTINGS.model_copy(
-        update={"streams_per_connection": target, "max_connections": most}
-    )
-    decided = plan(pool, settings)
+@given(pools, st.integers(1, 12))
+def test_every_plan_keeps_the_limits(pool: Snapshot, most: int) -> None:
+    decided = plan(pool, SETTINGS.model_copy(update={"max_connections": most}))
     accepting = [c for c in pool.connections if c.accepting]
     young = sum(c.expires > NOW for c in accepting)
     retired = [pool.connections[which] for which, _ in decided.retire]
-    assert decided.open == 0 or (
-        pool.retest_at is not None or young + pool.opening + decided.open <= most
-    )
+    within = young + pool.opening + decided.open <= most
+    assert decided.open == 0 or within or pool.retest_at is not None
     assert len(set(decided.retire)) == len(retired)
     assert all(c.accepting and (c.expires <= NOW or not c.streams) for c in retired)
     assert len(accepting) - len(retired) >= min(len(accepting), pool.warm, most)
     assert decided.look_again is None or decided.look_again > NOW
 
 
-@given(pools, st.integers(1, 64))
-def test_when_streams_run_out_somebody_is_always_told_when_to_look(
-    pool: Snapshot, target: int
-) -> None:
-    """A request that waits is served by a stream, an attempt, or a later look; never forgotten."""
-    settings = SETTINGS.model_copy(update={"streams_per_connection": target})
-    free = sum(free_streams(c, target) for c in pool.connections)
-    decided = plan(pool, settings)
-    waits = pool.waiting > free and pool.retest_at is None and pool.peer_limit != 0
-    if waits and not any(c.accepting for c in pool.connections):
+@given(pools)
+def test_a_waiting_request_without_any_connection_is_never_forgotten(pool: Snapshot) -> None:
+    pool = pool._replace(connections=(), retest_at=None)
+    decided = plan(pool, SETTINGS)
+    if pool.waiting and pool.share.of_a_new_one:
         assert decided.open or pool.opening or decided.look_again is not None
 
 
-@given(st.lists(connections, max_size=12), st.integers(1, 64), st.integers(0, 20))
+@given(st.lists(connections, max_size=12), shares, st.integers(0, 20))
 def test_a_picked_connection_has_a_free_stream(
-    open_ones: list[Seen], target: int, promised: int
+    open_ones: list[Seen], share: Share, promised: int
 ) -> None:
-    which = pick(open_ones, target, NOW, promised)
-    free = sum(free_streams(c, target) for c in open_ones)
-    assert (which is not None) == (free > promised)
+    which = pick(open_ones, share, NOW, promised)
+    assert (which is not None) == (sum(map(share.free, open_ones)) > promised)
     if which is not None:
-        assert free_streams(open_ones[which], target) > 0
+        assert share.free(open_ones[which]) > 0

@@ -28,16 +28,15 @@ def refused(content: bytes) -> ClientError:
 
 
 def test_a_request_keeps_its_bytes_and_says_what_routes_need() -> None:
-    content = b' {"model":"glm-4.6", "messages":[{"role":"user","content":"\\u4f60"}],"stream":true} '
+    content = (
+        b' {"model":"glm-4.6", "messages":[{"role":"user","content":"\\u4f60"}],"stream":true} '
+    )
     request = parse(content, dialect="openai")
     assert request.body is content
     assert request.size == len(content)
     assert (request.model, request.stream, request.has_tools) == ("glm-4.6", True, False)
     assert request.dialect == "openai"
     assert list(request.fields) == ["model", "messages", "stream"]
-    spans = [content[one.start : one.end] for one in request.members]
-    assert spans[0] == b'"model":"glm-4.6"'
-    assert spans[2] == b'"stream":true'
 
 
 @pytest.mark.parametrize(
@@ -92,12 +91,15 @@ def test_null_is_absent(fields: dict[str, Any], stream: bool, has_tools: bool) -
         (body(messages="Hi"), "messages", "messages is a string, not a list"),
         (body(messages={"role": "user"}), "messages", "messages is an object, not a list"),
         (body(stream="true"), "stream", "stream is a string; use true or false"),
+        (body(stream=0), "stream", "stream is a number; use true or false"),
+        (body(stream=""), "stream", "stream is a string; use true or false"),
         (body(stream=1), "stream", "stream is a number; use true or false"),
         (b'{"model":"a","model":"b"}', "model", "'model' is given twice; keep one"),
         (b'{"model":"a","mod\\u0065l":"b"}', "model", "'model' is given twice"),
         (b'{"x":1, "y" : {"x":1} , "x" :2}', "x", "'x' is given twice"),
         (b'{"a":":","b":1,"b":1}', "b", "'b' is given twice"),
-        (b'{"\\n":1,"\\n":1}', "\n", r"'\\n' is given twice"),
+        (b"{" + b'"a":1,' * 100_000 + b'"a":1}', "a", "'a' is given twice"),
+        (b'{"\\n":1,"\\n":1}', "\n", r"'\n' is given twice"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_remedy(
@@ -105,7 +107,7 @@ def test_what_is_wrong_is_named_with_its_remedy(
 ) -> None:
     error = refused(content)
     assert error.param == param
-    assert message.replace("\\\\", "\\") in error.message
+    assert message in error.message
 
 
 def test_a_long_name_is_not_repeated_whole() -> None:
@@ -167,13 +169,12 @@ def check(content: bytes) -> None:
     try:
         request = parse(content, dialect="openai")
     except ClientError as error:
-        assert error.message
-        assert error.status == 400
-        assert error.openai_body()
-        assert error.anthropic_body()
+        told = (error.status, error.message, error.openai_body(), error.anthropic_body())
     else:
+        told = (400, request.model, request.body, request.body)
         assert isinstance(request, ChatRequest)
-        assert len(request.members) == len(request.fields)
+    assert told[0] == 400
+    assert all(told)
 
 
 @given(st.binary())
@@ -196,20 +197,18 @@ def test_broken_json_gives_a_request_or_a_client_error(
     check(content[:cut] + data.draw(st.binary(max_size=3)) + content[cut:])
 
 
-@given(st.lists(st.tuples(NAMES, JSON), min_size=1, max_size=6), st.booleans())
+@given(st.lists(st.tuples(NAMES, st.booleans() | st.text()), max_size=6), st.booleans())
 def test_a_name_given_twice_is_always_noticed(
     pairs: list[tuple[str, Any]], ensure_ascii: bool
 ) -> None:
-    def text(value: Any) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, allow_nan=True)
-
-    members = ",".join(f"{text(name)}:{text(value)}" for name, value in pairs)
-    content = ("{" + members + "}").encode("utf-8", "surrogatepass")
+    pairs = [("model", "x"), ("messages", HELLO), *pairs]
+    members = (
+        f"{json.dumps(name, ensure_ascii=ensure_ascii)}:{json.dumps(value)}"
+        for name, value in pairs
+    )
     try:
-        parse(content, dialect="openai")
+        parse(("{" + ",".join(members) + "}").encode(), dialect="openai")
+        twice = False
     except ClientError as error:
         twice = "given twice" in error.message
-    else:
-        twice = False
-    if "not valid" not in locals().get("_", "") and twice:
-        assert len({name for name, _ in pairs}) < len(pairs)
+    assert twice is (len(dict(pairs)) < len(pairs))

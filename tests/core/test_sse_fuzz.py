@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -12,11 +13,21 @@ from proxy.core.wire.sse import Decoder, Event, comment, frame
 from tests.core import sse_reference
 
 PIECES = [
-    *(b"data: x", b"data: ", b"data:", b"data", b"event: e", b"event:", b"id: 1", b"retry: 1", b":"),
+    *(
+        b"data: x",
+        b"data: ",
+        b"data:",
+        b"data",
+        b"event: e",
+        b"event:",
+        b"id: 1",
+        b"retry: 1",
+        b":",
+    ),
     *(b"\n", b"\r", b"\r\n", b"\n\n", b"\r\r", b"\r\n\r\n", b" ", b"x", b"\0", b"unknown: x"),
     *(b"\xef\xbb\xbf", b"\xef", b"\xff", "你".encode(), b"\xe4\xbd", b'data: {"a":1}\n\n'),
     b'event: content_block_delta\ndata: {"a": 1}\n\n',
-]  # fmt: skip
+]
 
 streams = st.lists(st.sampled_from(PIECES), max_size=24).map(b"".join)
 cuts = st.lists(st.integers(0, 80), max_size=12)
@@ -25,11 +36,7 @@ cuts = st.lists(st.integers(0, 80), max_size=12)
 def read(stream: bytes, at: list[int]) -> list[Event]:
     decoder = Decoder()
     edges = [0, *sorted(min(cut, len(stream)) for cut in at), len(stream)]
-    return [
-        event
-        for begin, end in zip(edges, edges[1:], strict=False)
-        for event in decoder.feed(stream[begin:end])
-    ]
+    return [event for begin, end in pairwise(edges) for event in decoder.feed(stream[begin:end])]
 
 
 def check(stream: bytes, at: list[int]) -> None:
@@ -53,6 +60,12 @@ def test_any_stream_at_any_cut_reads_as_the_standard_says(stream: bytes, at: lis
     check(stream, at)
 
 
+@given(streams, cuts)
+def test_any_stream_reads_the_same_after_a_read_of_one_event(stream: bytes, at: list[int]) -> None:
+    first = b"data: first\n\n"
+    check(first + stream, [len(first), *(len(first) + cut for cut in at)])
+
+
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_a_million_streams_read_as_the_standard_says() -> None:
@@ -61,6 +74,7 @@ def test_a_million_streams_read_as_the_standard_says() -> None:
         stream = b"".join(random.choices(PIECES, k=random.randint(0, 16)))
         at = [random.randint(0, len(stream)) for _ in range(random.choice((0, 1, 2, len(stream))))]
         check(stream, at)
+        check(PIECES[-1] + stream, [len(PIECES[-1]), *(len(PIECES[-1]) + cut for cut in at)])
 
 
 @given(st.binary(), st.binary().filter(lambda name: not {10, 13} & set(name)))

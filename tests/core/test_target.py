@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Callable
 from urllib.parse import unquote
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.core.wire.target import Api, Kind, Target, resolve, upstream_url
+from proxy.core.wire.target import Api, Kind, resolve, upstream_url
 from proxy.errors import ClientError, MethodNotAllowed, NotFound
 
 HOST = "https://open.bigmodel.cn"
@@ -77,7 +78,12 @@ def test_each_path_has_its_api(
     method: str, path: str, kind: str, dialect: str, api: str, upstream: str, pattern: str
 ) -> None:
     target = resolve(method, path)
-    assert (target.kind, target.dialect, target.api, target.pattern) == (kind, dialect, api, pattern)
+    assert (target.kind, target.dialect, target.api, target.pattern) == (
+        kind,
+        dialect,
+        api,
+        pattern,
+    )
     assert target.path == path.partition("?")[0]
     assert target.query == path.partition("?")[2]
     assert upstream_url(target, HOST) == upstream
@@ -209,7 +215,7 @@ def check_stays_inside(path: str) -> None:
         assert (plain.lower() in CHATS) is (target.kind is Kind.CHAT)
 
 
-ENCODINGS = [
+ENCODINGS: list[Callable[[str], str]] = [
     lambda path: path,
     lambda path: path.replace(".", "%2e").replace("\\", "%5C").replace(";", "%3b"),
     lambda path: path.replace("%", "%25"),
@@ -241,11 +247,10 @@ def test_no_made_up_path_leaves_its_prefix(prefix: str, pieces: list[str] | str)
 @given(st.text(max_size=8), st.text())
 def test_nothing_but_a_client_error_comes_of_any_target(method: str, path: str) -> None:
     try:
-        target = resolve(method, path)
+        told: object = resolve(method, path).pattern
     except ClientError as error:
-        assert error.message
-    else:
-        assert isinstance(target, Target)
+        told = error.message
+    assert told
 
 
 def test_kinds_and_apis_are_words_for_logs() -> None:

@@ -8,22 +8,30 @@ the old streams finish.
 from __future__ import annotations
 
 import asyncio
+import gc
+import random
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
 import h2.settings
+import trustme
 from hyperframe.frame import GoAwayFrame
 
+from proxy.config import PoolSettings
 from proxy.errors import Refused, UpstreamError
 from proxy.net.dial import ConnectPhases
+from proxy.net.dns import Resolve
 from proxy.net.h2.connection import Connection, Head
-from proxy.net.pool import Pool
+from proxy.net.pool import Origin, Pool
 
 GUARD = 10.0
 """Seconds after which a wait in a test is a failure."""
@@ -167,7 +175,7 @@ class PoolPeer(Watched):
         mute: bool = False,
     ) -> None:
         super().__init__()
-        self._tls = tls
+        self.tls = tls
         self._host = host
         self.max_streams = max_streams
         self.hangs_up = hangs_up
@@ -192,14 +200,18 @@ class PoolPeer(Watched):
         """Listen; again at the same port after `stop`."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: Served(self), self._host, self.port, ssl=self._tls
+            lambda: Served(self), self._host, self.port, ssl=self.tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
-    async def stop(self) -> None:
-        """Refuse new connections and break the old."""
+    def refuse(self) -> None:
+        """Take no more connections; those that are open stay."""
         assert self._server is not None
         self._server.close()
+
+    async def stop(self) -> None:
+        """Refuse new connections and break the old."""
+        self.refuse()
         for served in self.connections:
             if served.transport is not None:
                 served.transport.abort()
@@ -214,13 +226,103 @@ class PoolPeer(Watched):
         return sum(len(served.held) for served in self.alive)
 
 
+class Certificates:
+    """A CA of the test's own, and servers it has certified."""
+
+    def __init__(self) -> None:
+        self.ca = trustme.CA()
+
+    def server(self, *names: str, alpn: tuple[str, ...] = ("h2",), **dates: Any) -> ssl.SSLContext:
+        """A server's context, certified for `names` (localhost and 127.0.0.1 without any)."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        names = names or ("localhost", "127.0.0.1")
+        self.ca.issue_cert(*names, **dates).configure_cert(context)
+        context.set_alpn_protocols(alpn)
+        return context
+
+    def client(self) -> ssl.SSLContext:
+        """Trusts this CA and no other."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.ca.configure_trust(context)
+        return context
+
+
+def settings(**changes: Any) -> PoolSettings:
+    """Speaks only HTTP/2 and keeps nothing warm; keywords replace settings."""
+    return PoolSettings(**{"http2": "always", "warm_connections": 0, **changes})
+
+
+@asynccontextmanager
+async def a_pool(
+    peer: PoolPeer | int,
+    observer: Observed | None = None,
+    *,
+    host: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
+    resolver: Resolve | None = None,
+    **changes: Any,
+) -> AsyncIterator[Pool]:
+    """A pool for `peer` (or a port), with `settings(**changes)`, that is closed at the end."""
+    port = peer if isinstance(peer, int) else peer.port
+    origin = Origin("https" if tls else "http", host, port)
+    rng = random.Random(1)
+    pool = Pool(origin, settings(**changes), tls, rng=rng, resolver=resolver, observer=observer)
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """A port that answers no SYN: its backlog is full, and nobody accepts."""
+    with socket.socket() as server, socket.socket() as first, socket.socket() as second:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for client in (first, second):
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        yield server.getsockname()[1]
+
+
+def closed_port() -> int:
+    """A port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def open_sockets() -> int:
+    """Sockets this process has open; Linux only."""
+    gc.collect()
+    targets = [str(_target(link)) for link in Path("/proc/self/fd").iterdir()]
+    return sum(target.startswith("socket:") for target in targets)
+
+
+def _target(link: Path) -> Path | None:
+    try:
+        return link.readlink()
+    except FileNotFoundError:  # the folder's own descriptor
+        return None
+
+
+async def closed_again(count: int) -> None:
+    """Return when no more than `count` sockets are open: the peer's halves close a little later."""
+    for _ in range(200):
+        if open_sockets() <= count:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{open_sockets() - count} sockets are left open")
+
+
 class Answer:
     """A sink that keeps the whole answer."""
 
     def __init__(self) -> None:
         self.status: int | None = None
         self.body = b""
-        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.error: UpstreamError | None = None
+        self._over = asyncio.Event()
 
     def on_head(self, head: Head) -> None:
         self.status = head.status
@@ -229,15 +331,22 @@ class Answer:
         self.body += data
 
     def on_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        self._end.set_result(None)
+        self._over.set()
 
     def on_error(self, error: UpstreamError) -> None:
-        self._end.set_exception(error)
+        self.error = error
+        self._over.set()
+
+    @property
+    def over(self) -> bool:
+        return self._over.is_set()
 
     async def whole(self) -> Self:
         """The answer when it is over. Raises what ended it instead."""
         async with asyncio.timeout(GUARD):
-            await self._end
+            await self._over.wait()
+        if self.error is not None:
+            raise self.error
         return self
 
 

@@ -75,6 +75,19 @@ def test_a_traceback_is_within_the_line_and_keeps_no_key(form: Literal["json", "
     assert not any(GLM_KEY[start : start + 8] in line for start in range(len(GLM_KEY) - 7))
 
 
+def test_what_is_too_long_is_cut_where_it_tells_least() -> None:
+    captured = Captured("info", "json")
+    captured.log.info("begin %s end", "word " * 10_000)
+    try:
+        raise ValueError("line\n" * 10_000 + "the reason")
+    except ValueError:
+        captured.log.exception("failed")
+    message, failure = (orjson.loads(line) for line in captured.lines())
+    assert message["message"].startswith("begin word")
+    assert failure["exception"].endswith("line\nthe reason")
+    assert max(len(message["message"]), len(failure["exception"])) <= 16_384
+
+
 def test_the_level_is_for_our_own_loggers_and_libraries_speak_from_warning_on() -> None:
     captured = Captured("debug", "text")
     captured.log.debug("ours")

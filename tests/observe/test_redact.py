@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 import urllib.parse
 
 import pytest
@@ -66,8 +67,24 @@ def test_an_id_in_a_path_is_masked() -> None:
 
 
 def test_a_name_is_cut_at_its_limit() -> None:
-    assert plain("glm " * 100, 10) == "glm glm gl"
+    assert plain("glm " * 100, 10) == "glm glm *"
+    assert plain("glm glm gl", 10) == "glm glm gl"
     assert plain(None) is None
+
+
+@pytest.mark.parametrize("limit", range(1, 70))
+def test_a_cut_leaves_no_piece_of_a_key(limit: int) -> None:
+    logged = plain(f"model {GLM_KEY} {GLM_KEY}", limit)
+    assert logged is not None
+    assert not pieces(GLM_KEY) & pieces(logged)
+
+
+@pytest.mark.parametrize("part", ["a", "a1", "eyJ-", "token=", "bearer ", "x" * 30 + "."])
+def test_long_and_hostile_text_takes_no_long_time(part: str) -> None:
+    started = time.perf_counter()
+    plain(part * (5_000_000 // len(part)))
+    redacted(part * (16_384 // len(part)))
+    assert time.perf_counter() - started < 1
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -127,4 +144,4 @@ def test_any_text_becomes_one_printable_line(text: str) -> None:
     for safe in (escaped(text), plain(text), identifier(text)):
         assert safe is not None
         assert safe.isprintable()
-        assert safe.encode()
+        safe.encode()  # no lone surrogate is left

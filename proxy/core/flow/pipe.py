@@ -65,8 +65,8 @@ class Pipe:
 
     @property
     def pending(self) -> int:
-        """Bytes held of an unfinished event."""
-        return self._decoder.pending
+        """Bytes held of an unfinished event; after the end event nothing counts any more."""
+        return 0 if self.ended else self._decoder.pending
 
     @property
     def usage(self) -> Usage | None:

@@ -120,9 +120,10 @@ def load(document: Mapping[str, Any]) -> Capabilities:
     try:
         return Capabilities(_Document.model_validate(document).models)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
-        ]
+        problems = (
+            f"{'.'.join(map(str, problem['loc'])) or 'models'}: {problem['msg']}"
+            for problem in error.errors()
+        )
         raise ValueError("\n".join(problems)) from None
 
 

@@ -15,6 +15,9 @@ FIRST_BACKOFF = 0.1
 LONGEST_BACKOFF = 10.0
 SETTLING_TIME = 1.0
 """Seconds after which a connection that never had a request counts as a good one."""
+STREAMS_BEFORE_SETTINGS = 1
+"""On the very first connection; more could be over the peer's limit. Later ones are expected to
+allow what the last one did."""
 
 
 class Seen(NamedTuple):
@@ -22,7 +25,7 @@ class Seen(NamedTuple):
 
     streams: int
     capacity: int
-    """Streams the peer allows at once; a guess while `known` is false."""
+    """How many more the peer allows now; a guess while `known` is false."""
     known: bool
     """The peer's SETTINGS have come."""
     accepting: bool
@@ -31,6 +34,36 @@ class Seen(NamedTuple):
     """When it is to be replaced."""
     used: float
     """When it last took or ended a stream."""
+
+
+class Share(NamedTuple):
+    """How many streams a connection is to carry."""
+
+    target: int
+    """Streams on one connection before another is opened."""
+    peer_limit: int | None
+    """Streams the peer allowed at once on the latest connection; None: not known."""
+
+    @property
+    def of_a_new_one(self) -> int:
+        """What a connection that is not open yet will take."""
+        return self.target if self.peer_limit is None else min(self.target, self.peer_limit)
+
+    def free(self, connection: Seen) -> int:
+        """How many more streams may be opened on it now."""
+        if not connection.accepting:
+            return 0
+        allowed = self.target
+        if not connection.known:
+            limit = STREAMS_BEFORE_SETTINGS if self.peer_limit is None else self.peer_limit
+            allowed = min(allowed, limit)
+        return max(0, min(allowed - connection.streams, connection.capacity))
+
+    def expected(self, connection: Seen) -> int:
+        """How many more it will take once its SETTINGS have come."""
+        if connection.known or not connection.accepting:
+            return self.free(connection)
+        return max(0, self.of_a_new_one - connection.streams)
 
 
 class Snapshot(NamedTuple):
@@ -50,8 +83,7 @@ class Snapshot(NamedTuple):
     """No attempt before this is made only to keep connections warm."""
     warm: int
     """Connections to keep open without any request."""
-    peer_limit: int | None
-    """Streams the peer allowed on the latest connection; None: not known."""
+    share: Share
     retest_at: float | None = None
     """The peer speaks HTTP/1.1: when to look again. None: it speaks HTTP/2, or is not known."""
 
@@ -73,14 +105,7 @@ class Plan(NamedTuple):
     """When time alone could change the plan; None: only an event can."""
 
 
-def free_streams(connection: Seen, target: int) -> int:
-    """How many more streams may be opened on it now."""
-    if not connection.accepting:
-        return 0
-    return max(0, min(target, connection.capacity) - connection.streams)
-
-
-def pick(connections: Sequence[Seen], target: int, now: float, promised: int = 0) -> int | None:
+def pick(connections: Sequence[Seen], share: Share, now: float, promised: int = 0) -> int | None:
     """The index of the least loaded connection with a free stream, expired ones last.
 
     None when there is none, or when all free streams are promised to requests that came before.
@@ -89,7 +114,7 @@ def pick(connections: Sequence[Seen], target: int, now: float, promised: int = 0
     best_rank = (True, 0)
     free = 0
     for index, connection in enumerate(connections):
-        room = free_streams(connection, target)
+        room = share.free(connection)
         if not room:
             continue
         free += room
@@ -106,7 +131,7 @@ def plan(pool: Snapshot, settings: PoolSettings) -> Plan:
     for index, connection in enumerate(pool.connections):
         if connection.accepting:
             (young if pool.now < connection.expires else expired).append(index)
-    keep = _worth_keeping(pool, len(young) + len(expired), settings)
+    keep = _worth_keeping(pool, settings)
     missing = _missing(pool, keep, len(young), settings)
     idle = _idle(pool, young, settings)
     replaced = max(0, len(young) + len(expired) - keep)
@@ -142,17 +167,13 @@ def has_settled(known: bool, requests: int, age: float) -> bool:
     return known and (requests > 0 or age >= SETTLING_TIME)
 
 
-def _share(pool: Snapshot, settings: PoolSettings) -> int:
-    """Streams that a new connection will take."""
-    target = settings.streams_per_connection
-    return target if pool.peer_limit is None else min(target, pool.peer_limit)
-
-
-def _worth_keeping(pool: Snapshot, accepting: int, settings: PoolSettings) -> int:
-    """How many of today's connections should still be there when the expired ones have gone."""
-    share = _share(pool, settings)
-    load = pool.waiting + sum(c.streams for c in pool.connections if c.accepting)
-    needed = min(accepting, -(-load // share)) if share else accepting
+def _worth_keeping(pool: Snapshot, settings: PoolSettings) -> int:
+    """How many accepting connections today's streams are worth, those on draining ones too: a
+    connection that leaves is replaced before its load comes back as new requests."""
+    share = pool.share.of_a_new_one
+    load = pool.waiting + sum(connection.streams for connection in pool.connections)
+    today = len(pool.connections)
+    needed = min(today, -(-load // share)) if share else today
     return min(settings.max_connections, max(pool.warm, needed))
 
 
@@ -160,22 +181,15 @@ def _missing(pool: Snapshot, keep: int, young: int, settings: PoolSettings) -> i
     """Connections that should be opened, were every attempt a success."""
     if pool.retest_at is not None:
         return int(pool.now >= pool.retest_at) - pool.opening
-    missing = max(_unserved(pool, settings), keep - young) - pool.opening
+    missing = max(_unserved(pool), keep - young) - pool.opening
     # Expired connections are on their way out and do not stand in the way of their successors.
     return min(missing, settings.max_connections - young - pool.opening)
 
 
-def _unserved(pool: Snapshot, settings: PoolSettings) -> int:
+def _unserved(pool: Snapshot) -> int:
     """Connections needed for the requests that no open one has a stream for."""
-    share = _share(pool, settings)
-    target = settings.streams_per_connection
-    free = 0
-    for connection in pool.connections:
-        if connection.accepting:
-            # Until SETTINGS come, expect what the last connection was allowed.
-            capacity = connection.capacity if connection.known else max(share, connection.capacity)
-            free += max(0, min(target, capacity) - connection.streams)
-    unserved = pool.waiting - free
+    share = pool.share.of_a_new_one
+    unserved = pool.waiting - sum(map(pool.share.expected, pool.connections))
     return -(-unserved // share) if unserved > 0 and share else 0
 
 

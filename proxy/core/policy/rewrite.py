@@ -18,7 +18,7 @@ import orjson
 
 from proxy.config import Params
 from proxy.core.policy.capability import EFFORTS, Capability
-from proxy.core.wire.members import splice
+from proxy.core.wire.members import members, splice
 from proxy.core.wire.request import ChatRequest
 
 UNTOUCHABLE: Final = frozenset({"messages", "model", "stream", "system"})
@@ -70,7 +70,7 @@ def rewrite(
     """The body that asks `model`; `capability` is its record, None when it is not known."""
     draft = _Draft(request, model)
     for name, value in params.fill.items():
-        if value is not None and request.fields.get(name) is None:
+        if request.fields.get(name) is None:
             draft.put(name, value)
     for name, value in params.force.items():
         draft.put(name, value)
@@ -131,8 +131,9 @@ class _Draft:
             changes.append(_word(name, value))
         if not edits:
             return Rewritten(self._request.body)
-        named = zip(fields, self._request.members, strict=True)
-        return Rewritten(splice(self._request.body, named, edits), tuple(changes))
+        body = self._request.body
+        named = zip(fields, members(body), strict=True)
+        return Rewritten(splice(body, named, edits), tuple(changes))
 
 
 def _fit_thinking(draft: _Draft, capability: Capability, *, forced: bool) -> None:

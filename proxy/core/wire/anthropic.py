@@ -39,7 +39,7 @@ _DELTAS: Final = {
     "thinking_delta": ("thinking", REASONING),
     "input_json_delta": ("partial_json", TOOL),
 }
-_TOOL_BLOCKS: Final = frozenset(("tool_use", "server_tool_use", "mcp_tool_use"))
+_TOOL_BLOCKS: Final = ("tool_use", "server_tool_use", "mcp_tool_use")
 
 
 class Anthropic(Dialect):

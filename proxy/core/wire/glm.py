@@ -79,7 +79,7 @@ class Glm(Dialect):
             return None
         key = keys[0]
         text = text_of(place[key])
-        if text is None or value.get("error"):
+        if text is None:
             return None
         place[key] = ""
         kind = Kind.CONTENT if key == "content" else Kind.REASONING

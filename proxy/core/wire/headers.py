@@ -101,7 +101,7 @@ def to_upstream(
     passed = [
         (name, value)
         for name, value in pairs
-        if _may_go_up(name, chat=chat) and name not in dropped and not _UNSAFE.search(value)
+        if _may_go_up(name, chat=chat) and name not in dropped and _is_safe(value)
     ]
     passed += _required(passed, chat=chat)
     passed.append(("accept-encoding", _accept_encoding(pairs, identity=chat and stream)))
@@ -109,6 +109,10 @@ def to_upstream(
     if api_key is not None:
         passed.append(_credential(dialect, api_key))
     return passed
+
+
+def _is_safe(value: str) -> bool:
+    return value.isprintable() or _UNSAFE.search(value) is None
 
 
 def _hop_by_hop(pairs: Pairs) -> frozenset[str]:
@@ -143,7 +147,7 @@ def _accept_encoding(pairs: list[tuple[str, str]], *, identity: bool) -> str:
     """A stream is read here, so it must come as it is; other bodies only pass through."""
     offered = [value for name, value in pairs if name == "accept-encoding"]
     value = ", ".join(offered)
-    return "identity" if identity or not value or _UNSAFE.search(value) else value
+    return value if value and not identity and _is_safe(value) else "identity"
 
 
 def _credential(dialect: str, api_key: str) -> tuple[str, str]:
@@ -227,7 +231,7 @@ def to_client(headers: Iterable[tuple[bytes, bytes]], *, stream: bool) -> list[t
     return [
         (name, value)
         for name, value in pairs
-        if _may_come_down(name) and name not in dropped and not _UNSAFE.search(value)
+        if _may_come_down(name) and name not in dropped and _is_safe(value)
     ]
 
 

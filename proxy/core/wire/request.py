@@ -6,13 +6,14 @@ temperature is in range is for the upstream to judge.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import orjson
 
-from proxy.core.wire.members import MAX_DEPTH, Member, members
+from proxy.core.wire.members import MAX_DEPTH, count, members
 from proxy.errors import ClientError
 
 LONGEST_MODEL: Final = 256
@@ -27,8 +28,6 @@ class ChatRequest:
     """The client's own bytes."""
     fields: Mapping[str, Any]
     """The parsed top-level object, in the body's order; read only."""
-    members: tuple[Member, ...]
-    """Where each of `fields` stands in `body`, in the same order."""
     dialect: str
     """`openai` or `anthropic`."""
     model: str
@@ -44,17 +43,16 @@ class ChatRequest:
 def parse(body: bytes, *, dialect: str) -> ChatRequest:
     """Read `body`. Raises ClientError and nothing else, whatever the bytes are."""
     fields = _object(body)
-    found = members(body) if fields else ()
+    found = count(body) if fields else 0
     if found is None:
         raise ClientError(f"the body is nested more than {MAX_DEPTH} levels deep; flatten it")
-    if len(found) != len(fields):
-        _refuse_duplicate(body, found)
+    if found != len(fields):
+        _refuse_duplicate(body)
     model = _model(fields)
     _check_messages(fields)
     return ChatRequest(
         body=body,
         fields=fields,
-        members=found,
         dialect=dialect,
         model=model,
         stream=_stream(fields),
@@ -85,14 +83,13 @@ def _not_json(body: bytes, error: orjson.JSONDecodeError) -> str:
     return f"the body is not valid JSON at {where}: {error.msg}"
 
 
-def _refuse_duplicate(body: bytes, found: tuple[Member, ...]) -> NoReturn:
+def _refuse_duplicate(body: bytes) -> NoReturn:
     """Of two members with one name we might read the one and the upstream the other."""
-    seen: set[str] = set()
-    for member in found:
-        name = orjson.loads(body[member.start : body.rindex(b":", 0, member.value)])
-        if name in seen:
-            break
-        seen.add(name)
+    names = Counter(
+        orjson.loads(body[member.start : body.rindex(b":", 0, member.value)])
+        for member in members(body)
+    )
+    name: str = names.most_common(1)[0][0]
     short = name if len(name) <= 40 else name[:40] + "…"
     raise ClientError(f"{short!a} is given twice; keep one", param=short)
 

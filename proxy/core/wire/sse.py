@@ -99,7 +99,7 @@ class Decoder:
             return []
         if _CR in chunk:
             self._end = _END_ANY
-        elif _LF not in chunk:
+        elif chunk and _LF not in chunk:
             return self._wait()
         events = []
         position = 0

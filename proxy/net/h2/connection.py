@@ -21,7 +21,7 @@ from proxy.net.h2.stream import Stream, copy_of
 
 __all__ = ["Connection", "H2Settings", "Head", "Reader", "Sink", "Stream"]
 
-_CLOSE_GRACE = 2.0
+_CLOSE_GRACE = 1.0
 """Seconds a closing connection may take to flush and to end TLS."""
 _LAST_LOOK = 0.02
 """Seconds between a PING's deadline and the verdict. After a stall of our own loop its timers run

@@ -1,0 +1,1 @@
+"""What passes: the way of a stream's bytes, and the marks it leaves on the timeline."""

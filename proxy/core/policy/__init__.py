@@ -1,0 +1,1 @@
+"""What to do: decisions, each over one snapshot, each a plain function."""

@@ -1,0 +1,59 @@
+"""A whole proxy in the test's own event loop, through its own start-up code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from proxy.app import App
+from proxy.config import load
+from tests.fakes.upstream import ScriptedUpstream
+
+
+@asynccontextmanager
+async def running(folder: Path, settings: dict[str, Any]) -> AsyncIterator[App]:
+    """A proxy with `settings`, on free ports, its access log off."""
+    base = {
+        "server": {"port": 0, "drain_timeout": 0},
+        "admin": {"port": 0},
+        "log": {"format": "off"},
+    }
+    path = folder / "proxy.yaml"
+    path.write_text(yaml.safe_dump(base | settings), encoding="utf-8")
+    app = App(load(path, {}))
+    await app.start()
+    try:
+        yield app
+    finally:
+        await app.stop(0)
+
+
+def in_front_of(upstream: ScriptedUpstream, folder: Path, **settings: Any) -> dict[str, Any]:
+    """Settings with `upstream` as the only endpoint."""
+    endpoint: dict[str, Any] = {"name": "up", "base_url": upstream.url}
+    if upstream.url.startswith("https"):
+        endpoint["ca_file"] = str(upstream.write_ca(folder))
+    return {"endpoints": [endpoint], **settings}
+
+
+async def outcomes(app: App) -> Counter[str]:
+    """How often each outcome is counted on the admin listener."""
+    counted: Counter[str] = Counter()
+    host, port = app.admin_address
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://{host}:{port}/metrics") as answer,
+    ):
+        families = text_string_to_metric_families(await answer.text())
+    for family in families:
+        for sample in family.samples:
+            if sample.name == "glm_proxy_exchanges_total":
+                counted[sample.labels["outcome"]] += int(sample.value)
+    return counted

@@ -1,0 +1,18 @@
+"""Dialling must work on asyncio's own event loop as well as on uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+import uvloop
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory] | None:
+    """Both loops for `test_dial.py`; elsewhere what `tests/conftest.py` says."""
+    if item.path.name != "test_dial.py":
+        return None
+    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
