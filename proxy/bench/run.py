@@ -60,7 +60,7 @@ async def run(
                     found.add(sample)
                     on_sample(sample)
 
-        for _ in range(1):
+        for _ in range(min(plan.concurrency, plan.requests)):
             tasks.create_task(worker())
     return found
 

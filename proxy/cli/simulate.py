@@ -13,7 +13,6 @@ import uvloop
 
 from proxy.simulator import (
     PROFILES,
-    CannotListen,
     FaultRule,
     MissingExtra,
     Simulator,
@@ -105,7 +104,7 @@ async def _run(settings: SimulatorSettings, faults: list[FaultRule]) -> int:
             simulator.faults.rules.extend(faults)
             _tell(simulator)
             await stopped.wait()
-    except (CannotListen, MissingExtra) as error:
+    except (OSError, MissingExtra) as error:
         click.echo(f"glm-proxy simulate: {error}", err=True)
         return 1
     return 0

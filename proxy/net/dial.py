@@ -50,7 +50,8 @@ class Origin(NamedTuple):
 
 
 class ConnectPhases(NamedTuple):
-    """Seconds each stage of a connection took, and what ALPN chose (empty: nothing)."""
+    """Seconds each stage of a connection took (0 for TLS without it), and what ALPN chose (empty:
+    nothing)."""
 
     dns: float
     tcp: float
@@ -73,11 +74,11 @@ class _Marks:
         self.stage = "in the TLS handshake"
         self.connected = time.monotonic()
 
-    def phases(self, alpn: str | None) -> ConnectPhases:
+    def phases(self, alpn: str | None, *, secured: bool) -> ConnectPhases:
         return ConnectPhases(
             dns=self.resolved - self.started,
             tcp=self.connected - self.resolved,
-            tls=time.monotonic() - self.connected,
+            tls=time.monotonic() - self.connected if secured else 0.0,
             alpn=alpn or "",
         )
 
@@ -130,7 +131,7 @@ class Dialer:
                 refusal = refusal or error
                 remaining = [other for other in remaining if other != address]
                 continue
-            return marks.phases(alpn)
+            return marks.phases(alpn, secured=self._tls is not None)
         self._addresses.forget()
         assert refusal is not None
         raise refusal

@@ -327,6 +327,7 @@ class Pool:
             self._retest_at = expires
         else:
             self.speaks = H2
+            phases = phases._replace(alpn=H2)  # by prior knowledge, if not by ALPN
             self._members.append(Member(connection, now, expires))
         if self._observer is not None:
             self._observer.connected(phases)

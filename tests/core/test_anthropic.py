@@ -136,6 +136,10 @@ def test_recorded_shapes_are_read(name: str, expected: str) -> None:
     assert "".join("-RCTF.E"[meaning.kind] for meaning in read) == expected
 
 
+def test_arguments_of_a_tool_are_no_text() -> None:
+    assert ANTHROPIC.delta(delta(type="input_json_delta", partial_json="{")) is None
+
+
 @pytest.mark.parametrize(
     ("body", "answer"),
     [

@@ -14,11 +14,12 @@ from proxy.core.wire.headers import (
     HOP_BY_HOP,
     added,
     caller_key,
+    refuse_encoded,
     request_id,
     to_client,
     to_upstream,
 )
-from proxy.errors import ClientError
+from proxy.errors import ClientError, UnsupportedEncoding
 
 Pairs = list[tuple[str, str]]
 
@@ -198,6 +199,18 @@ def test_two_different_keys_are_refused_without_repeating_them(headers: Pairs) -
     with pytest.raises(ClientError, match="two different keys") as refused:
         caller_key(headers)
     assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("value", ["gzip", "br", "identity, gzip", "x", "gzip\r\n"])
+def test_a_compressed_chat_body_is_refused(value: str) -> None:
+    with pytest.raises(UnsupportedEncoding, match="send it without Content-Encoding") as refused:
+        refuse_encoded([("Host", "x"), ("Content-Encoding", value)])
+    assert refused.value.status == 415
+
+
+@pytest.mark.parametrize("value", ["", "identity", " Identity "])
+def test_a_body_as_it_is_may_say_so(value: str) -> None:
+    refuse_encoded([("content-encoding", value), ("accept-encoding", "gzip")])
 
 
 @pytest.mark.parametrize("value", ["a", "A-b_c.9", "x" * 64])

@@ -103,6 +103,8 @@ def spoil(event: bytes, old: bytes, new: bytes) -> bytes:
         (SAY, SAY + SAY, [SAY, SAY]),
         (SAY, SAY[:-1], []),
         (SAY, SAY[:-2], []),
+        (SAY, SAY[:-1] + b"i", []),
+        (SAY, spoil(SAY, b"data: ", b"data: \r"), []),
         (SAY, b"data: \n\n", []),
         (SAY, b"data: x\n\n", [b"data: x\n\n"]),
         (SAY, b"data: \xff\n\n", [b"data: \xef\xbf\xbd\n\n"]),

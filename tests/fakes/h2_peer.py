@@ -265,6 +265,7 @@ class Scripted(PeerConnection):
         data = self.h2.data_to_send()
         if data and not self.closed:
             self.transport.write(data)
+            self.touched()
 
     def _on_event(self, event: h2.events.Event) -> None:
         match event:

@@ -8,13 +8,10 @@ the old streams finish.
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
-import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -23,15 +20,14 @@ import h2.connection
 import h2.events
 import h2.exceptions
 import h2.settings
-import trustme
 from hyperframe.frame import GoAwayFrame
 
-from proxy.config import PoolSettings
 from proxy.errors import Refused, UpstreamError
 from proxy.net.dial import ConnectPhases
 from proxy.net.dns import Resolve
 from proxy.net.h2.connection import Connection, Head
 from proxy.net.pool import Origin, Pool
+from tests.fakes.dialling import settings
 
 GUARD = 10.0
 """Seconds after which a wait in a test is a failure."""
@@ -226,32 +222,6 @@ class PoolPeer(Watched):
         return sum(len(served.held) for served in self.alive)
 
 
-class Certificates:
-    """A CA of the test's own, and servers it has certified."""
-
-    def __init__(self) -> None:
-        self.ca = trustme.CA()
-
-    def server(self, *names: str, alpn: tuple[str, ...] = ("h2",), **dates: Any) -> ssl.SSLContext:
-        """A server's context, certified for `names` (localhost and 127.0.0.1 without any)."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        names = names or ("localhost", "127.0.0.1")
-        self.ca.issue_cert(*names, **dates).configure_cert(context)
-        context.set_alpn_protocols(alpn)
-        return context
-
-    def client(self) -> ssl.SSLContext:
-        """Trusts this CA and no other."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self.ca.configure_trust(context)
-        return context
-
-
-def settings(**changes: Any) -> PoolSettings:
-    """Speaks only HTTP/2 and keeps nothing warm; keywords replace settings."""
-    return PoolSettings(**{"http2": "always", "warm_connections": 0, **changes})
-
-
 @asynccontextmanager
 async def a_pool(
     peer: PoolPeer | int,
@@ -271,48 +241,6 @@ async def a_pool(
         yield pool
     finally:
         await pool.close()
-
-
-@contextmanager
-def black_hole() -> Iterator[int]:
-    """A port that answers no SYN: its backlog is full, and nobody accepts."""
-    with socket.socket() as server, socket.socket() as first, socket.socket() as second:
-        server.bind(("127.0.0.1", 0))
-        server.listen(0)
-        for client in (first, second):
-            client.setblocking(False)
-            client.connect_ex(server.getsockname())
-        yield server.getsockname()[1]
-
-
-def closed_port() -> int:
-    """A port where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def open_sockets() -> int:
-    """Sockets this process has open; Linux only."""
-    gc.collect()
-    targets = [str(_target(link)) for link in Path("/proc/self/fd").iterdir()]
-    return sum(target.startswith("socket:") for target in targets)
-
-
-def _target(link: Path) -> Path | None:
-    try:
-        return link.readlink()
-    except FileNotFoundError:  # the folder's own descriptor
-        return None
-
-
-async def closed_again(count: int) -> None:
-    """Return when no more than `count` sockets are open: the peer's halves close a little later."""
-    for _ in range(200):
-        if open_sockets() <= count:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"{open_sockets() - count} sockets are left open")
 
 
 class Answer:

@@ -50,6 +50,7 @@ class ScriptedUpstream:
     def __init__(self, script: Script, *, h2: bool = False) -> None:
         self.calls: list[Call] = []
         self.arrived = asyncio.Semaphore(0)
+        self._waiting: list[tuple[Callable[[Call], bool], asyncio.Future[Call]]] = []
         self._script = script
         self._h2 = h2
         self._server: asyncio.Server | None = None
@@ -102,9 +103,24 @@ class ScriptedUpstream:
         context.set_alpn_protocols(["h2"])
         return context
 
+    async def called(self, is_it: Callable[[Call], bool]) -> Call:
+        """The call that `is_it` is true of, when it has come."""
+        for call in self.calls:
+            if is_it(call):
+                return call
+        waiting = (is_it, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        try:
+            return await asyncio.wait_for(waiting[1], 20)
+        finally:
+            self._waiting.remove(waiting)
+
     def begin(self, call: Call) -> None:
         self.calls.append(call)
         self.arrived.release()
+        for is_it, found in self._waiting:
+            if not found.done() and is_it(call):
+                found.set_result(call)
         task = asyncio.get_running_loop().create_task(self._run(call))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -157,7 +173,7 @@ class _H1Server(asyncio.Protocol):
 
 
 def _dechunked(data: bytes) -> bytes:
-    parts = []
+    parts: list[bytes] = []
     while True:
         size, _, data = data.partition(b"\r\n")
         length = int(size, 16)

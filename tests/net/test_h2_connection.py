@@ -260,7 +260,7 @@ async def test_cancel_resets_the_stream_and_keeps_the_connection(phase: Phase, t
         assert (stream.over, connection.open_streams) == (True, 0)
         request = await peer.request(stream.id)
         assert await request.until_reset() == ErrorCode.CANCEL
-        assert time.monotonic() - started < 0.1
+        assert time.monotonic() - started < 1
         assert not recorder.done
         stream.cancel()
         stream.resume_reading()

@@ -167,6 +167,7 @@ async def test_goaway_replaces_the_connection_and_its_streams_finish() -> None:
     async with PoolPeer() as peer, a_pool(peer, observed, warm_connections=1) as pool:
         await pool.start()
         old = await send(pool, "/hold")
+        assert [(phases.tls, phases.alpn) for phases in observed.phases] == [(0.0, "h2")]
         await peer.until(lambda: peer.held == 1)
         peer.connections[0].go_away()
         await observed.until(lambda: len(observed.phases) == 2)

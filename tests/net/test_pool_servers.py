@@ -15,7 +15,8 @@ from aiohttp import web
 
 from proxy.errors import Refused
 from proxy.net.pool import Pool
-from tests.fakes.pool_peer import GUARD, Certificates, Observed, a_pool, ask, closed_port
+from tests.fakes.dialling import Certificates, closed_port
+from tests.fakes.pool_peer import GUARD, Observed, a_pool, ask
 
 FindProgram = Callable[[str], str]
 STREAMS, AT_ONCE = 1500, 40
@@ -155,6 +156,7 @@ async def test_nghttpx_with_three_streams_per_connection_refuses_nothing(
         "--conf=/dev/null",
         "--log-level=FATAL",
         "--workers=1",
+        "--no-ocsp",
         str(certificate),
         str(certificate),
     ]

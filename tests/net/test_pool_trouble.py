@@ -11,18 +11,8 @@ import pytest
 from proxy.core.policy.pooling import FIRST_BACKOFF
 from proxy.errors import ConnectFailed, ConnectTimeout, PoolExhausted, UpstreamError
 from proxy.net.pool import Origin, Pool
-from tests.fakes.pool_peer import (
-    GUARD,
-    Observed,
-    PoolPeer,
-    a_pool,
-    black_hole,
-    closed_again,
-    closed_port,
-    open_sockets,
-    send,
-    settings,
-)
+from tests.fakes.dialling import black_hole, closed_again, closed_port, open_sockets, settings
+from tests.fakes.pool_peer import GUARD, Observed, PoolPeer, a_pool, send
 
 THREE_PAUSES = FIRST_BACKOFF * (2 + 4 + 8) / 2
 """The least three pauses can be after two failures: 0.2, 0.4 and 0.8 s, each jittered to a half."""

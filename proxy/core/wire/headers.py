@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from proxy import __version__
-from proxy.errors import ClientError
+from proxy.errors import ClientError, UnsupportedEncoding
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -172,6 +172,13 @@ def _key(value: str) -> str:
     if scheme.lower() == "bearer":
         return rest[0].strip() if rest else ""
     return value.strip()
+
+
+def refuse_encoded(headers: Pairs) -> None:
+    """Raises UnsupportedEncoding for a compressed body: one that is to be read comes as it is."""
+    for name, value in headers:
+        if name.lower() == "content-encoding" and value.strip().lower() not in ("", "identity"):
+            raise UnsupportedEncoding("the body is compressed; send it without Content-Encoding")
 
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
