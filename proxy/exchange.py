@@ -94,6 +94,7 @@ class Exchange:
 
     async def _chat(self, target: Target) -> None:
         client, house, server = self._client, self._house, self._house.config.server
+        policy.refuse_encoded(self._headers)
         body = await client.read_body(limit=server.body_limit, timeout=server.body_timeout)
         request = self._request = parse(body, dialect=target.dialect)
         self._timeline.parsed = house.clock()

@@ -21,10 +21,13 @@ MAY_IMPORT = {
     "net": frozenset({"", "config", "core", "errors"}),
     "observe": frozenset({"", "config", "core", "errors"}),
     "admin": frozenset({"", "config", "core", "errors", "observe"}),
-    "exchange": frozenset({"", "config", "core", "errors", "net"}),
+    "house": frozenset({"config", "core", "errors", "net"}),
+    "exchange": frozenset({"", "config", "core", "errors", "house", "net"}),
     "simulator": frozenset({""}),
     "bench": frozenset({"", "core", "errors"}),
-    "app": frozenset({"", "admin", "config", "core", "errors", "exchange", "net", "observe"}),
+    "app": frozenset(
+        {"", "admin", "config", "core", "errors", "exchange", "house", "net", "observe"}
+    ),
     "cli": frozenset(
         {"", "app", "config", "core", "errors", "net", "observe", "simulator", "bench"}
     ),
@@ -125,8 +128,9 @@ def test_core_is_pure() -> None:
     assert wrong == []
 
 
-def test_the_exchange_needs_neither_aiohttp_nor_asyncio() -> None:
-    names = {room_of(name) for name in imports(TREES[PACKAGE / "exchange.py"])}
+@pytest.mark.parametrize("module", ["exchange.py", "house.py"])
+def test_the_exchange_needs_neither_aiohttp_nor_asyncio(module: str) -> None:
+    names = {room_of(name) for name in imports(TREES[PACKAGE / module])}
     assert not names & {"aiohttp", "asyncio"}
 
 

@@ -96,6 +96,23 @@ def test_a_wrong_command_line_ends_with_2(arguments: list[str], says: str) -> No
     assert says in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("records", "says"),
+    [
+        ("models: {glm-9: {thinking: sometimes, family: x, rank: 1}}", "models.glm-9.thinking"),
+        ("models: {", "is not valid YAML"),
+    ],
+)
+def test_wrong_model_records_end_with_2(tmp_path: Path, records: str, says: str) -> None:
+    (tmp_path / "models.yaml").write_text(records)
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"endpoints: [{{{CN}}}]\nmodels_file: models.yaml")
+    result = run("check", path)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{tmp_path / 'models.yaml'}: 1 problem")
+    assert says in result.stderr
+
+
 def test_a_process_with_wrong_settings_shows_no_traceback(tmp_path: Path) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text(f"endpoints: [{{{CN}, api_key: env:KEY}}]")

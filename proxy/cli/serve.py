@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,10 +17,14 @@ from aiohttp import http_parser
 
 from proxy import __version__
 from proxy.cli.settings import config_option, read_settings
-from proxy.config import Config
+from proxy.config import Config, Log
 from proxy.net.listen import CannotListen
+from proxy.observe.app_log import configure_logging
+from proxy.observe.lines import LineWriter
 
 PORT = click.IntRange(0, 65535)
+_LAST_LINES = 1.0
+"""Seconds to wait for the last log lines to be written."""
 
 
 class App(Protocol):
@@ -57,7 +62,9 @@ def command(path: Path | None, host: str | None, port: int | None, admin_port: i
     # Only now: it is the slowest import, and wrong settings are told without it.
     from proxy.app import App as ProxyApp
 
-    sys.exit(uvloop.run(serve(ProxyApp(config), config)))
+    with _own_log(config.log):
+        code = uvloop.run(serve(ProxyApp(config), config))
+    sys.exit(code)
 
 
 async def serve(app: App, config: Config) -> int:
@@ -103,6 +110,17 @@ def _signals() -> Iterator[asyncio.Queue[signal.Signals]]:
     finally:
         for number in caught:
             loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _own_log(settings: Log) -> Iterator[None]:
+    """The proxy's own messages as lines on standard error; `format: off` is about the access log."""
+    lines = LineWriter(io.FileIO(2, "wb", closefd=False))
+    configure_logging(settings.level, "json" if settings.format == "json" else "text", lines)
+    try:
+        yield
+    finally:
+        lines.close(_LAST_LINES)
 
 
 def _require_c_parser() -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import click
 
-from proxy.config import Config, ConfigError, load
+from proxy.config import Config, ConfigError, Problem, load
+from proxy.config.yaml_file import read
+from proxy.core.policy import capability
 
 WRONG_SETTINGS = 2
 """Exit code for settings that cannot be used; click's own for a wrong command line."""
@@ -26,9 +28,21 @@ def read_settings(path: Path | None, overrides: Mapping[str, object] | None = No
     """The settings in `path`; with problems, they go to standard error and the process ends."""
     try:
         config = load(path, os.environ, overrides)
+        _check_models(config.models_file)
     except ConfigError as error:
         click.echo(error, err=True)
         sys.exit(WRONG_SETTINGS)
     for warning in config.warnings:
         click.echo(f"warning: {warning}", err=True)
     return config
+
+
+def _check_models(path: Path | None) -> None:
+    """Raises ConfigError if an operator's own model records cannot be used."""
+    if path is None:
+        return
+    try:
+        capability.load(read(path).data)
+    except ValueError as error:
+        problems = [Problem("", line) for line in str(error).splitlines()]
+        raise ConfigError(str(path), problems) from None

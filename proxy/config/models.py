@@ -6,6 +6,7 @@ that belongs to a later version is refused as such, never ignored.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, ClassVar, Final, Literal, Self, TypeVar
 
@@ -252,6 +253,12 @@ class Params(Section):
         refused = sorted(fields.keys() & {"messages", "model", "stream"})
         if refused:
             raise ValueError(f"must not set {', '.join(refused)}; a model is set by candidates")
+        if not _is_finite(fields):
+            raise ValueError("has a number that JSON has no words for (.inf or .nan)")
+        if "thinking" in fields and not _is_thinking(fields["thinking"]):
+            raise ValueError(
+                "thinking must be enabled, disabled or a mapping such as {type: enabled}"
+            )
         return fields
 
     @field_validator("force")
@@ -261,6 +268,18 @@ class Params(Section):
         if both:
             raise ValueError(f"{', '.join(both)} is also in fill; keep one")
         return force
+
+
+def _is_finite(value: JsonValue) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _is_thinking(value: JsonValue) -> bool:
+    return value in ("enabled", "disabled") or value is None or isinstance(value, dict)
 
 
 class RouteRule(Section):
@@ -292,10 +311,10 @@ class RouteRule(Section):
 
 
 class Log(Section):
-    """The access log and the proxy's own messages, on standard error."""
+    """The access log on standard output, the proxy's own messages on standard error."""
 
     format: Annotated[Literal["json", "text", "off"], OFF] = "json"
-    """One line per exchange: json, text or off."""
+    """The access log, one line per exchange: json, text or off."""
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe message of the proxy's own to write."""
 

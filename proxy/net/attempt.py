@@ -5,8 +5,8 @@ after `stream_into` every read goes straight from the upstream connection's `dat
 through the pipe to the client's transport. No task wakes per event: the exchange sleeps in
 `stream_into` until the end.
 
-One lazy timer per attempt watches everything that has to do with silence: the first token, idle
-streams, the total, heartbeats towards the client, and a client that does not read.
+One lazy timer per attempt watches silence: the first token, idle streams, the total, heartbeats
+towards the client, and a client that does not read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import asyncio
 import time
 import zlib
 from collections.abc import Callable
-from typing import Protocol
 
 from proxy.core.flow.patience import Due, Limits, Marks, next_due
 from proxy.core.flow.pipe import Pipe
@@ -38,28 +37,14 @@ from proxy.errors import (
     UpstreamReset,
 )
 from proxy.net.h2.connection import Head
+from proxy.net.halves import Flow, Writer
+from proxy.net.watchdog import Watchdog
 
 _HEARTBEAT = comment(b"heartbeat")
 _LINGER = 1.0
 """Seconds an upstream may take to close a stream after its own end event (`[DONE]`)."""
 _LINGER_BYTES = 64 * 1024
 _NO_ENCODING = (b"", b"identity")
-
-
-class Flow(Protocol):
-    """The upstream half that an attempt steers: an HTTP/2 stream, or an HTTP/1.1 pump."""
-
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def cancel(self) -> None: ...
-
-
-class Writer(Protocol):
-    """The client half: see `proxy.net.downstream.Client`."""
-
-    paused_since: float | None
-
-    def abort(self) -> None: ...
 
 
 class Attempt:
@@ -80,8 +65,8 @@ class Attempt:
         "_size",
         "_streaming",
         "_timeline",
-        "_timer",
         "_waiter",
+        "_watchdog",
         "_write",
         "closed_at",
         "first",
@@ -126,7 +111,7 @@ class Attempt:
         self._write: Callable[[list[bytes], bool], None] | None = None
         self._client: Writer | None = None
         self._last_write = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._watchdog = Watchdog(self._due, self._overdue)
         self._flush_timer: asyncio.TimerHandle | None = None
 
     # --- for the exchange ------------------------------------------------------------------
@@ -137,7 +122,7 @@ class Attempt:
         self.protocol = protocol
         self.reused = reused
         self.sent = time.monotonic()
-        self._arm(self.sent)
+        self._watchdog.arm()
 
     async def answered(self) -> None:
         """Wait for the first useful event, or for a whole answer. Raises the attempt's error."""
@@ -169,7 +154,7 @@ class Attempt:
         self._last_write = time.monotonic()
         first, self.first = self.first, []
         write(first, self.pipe.ended)
-        self._arm(self._last_write)
+        self._watchdog.arm()
         while not self._over:
             self._waiter = self._loop.create_future()
             await self._waiter
@@ -181,7 +166,7 @@ class Attempt:
             return
         if paused:
             self._flow.pause_reading()
-            self._arm(time.monotonic())
+            self._watchdog.arm()
         else:
             self._flow.resume_reading()
 
@@ -192,9 +177,9 @@ class Attempt:
         self._over = True
         self._write = None
         self._client = None
-        for timer in (self._timer, self._flush_timer):
-            if timer is not None:
-                timer.cancel()
+        self._watchdog.stop()
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
         if self._flow is None or self._linger is not None:
             return
         if self.pipe is not None and self.pipe.ended:
@@ -344,6 +329,7 @@ class Attempt:
 
     def _finish(self, error: ProxyError | None) -> None:
         self._over = True
+        self._watchdog.stop()
         self._result = error
         if error is not None:
             self.outcome = error.code
@@ -385,22 +371,6 @@ class Attempt:
         )
         return next_due(self._limits, marks)
 
-    def _arm(self, now: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(max(self._due()[0] - now, 0.001), self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        if self._over:
-            return
-        now = time.monotonic()
-        when, due = self._due()
-        if when <= now:
-            self._overdue(due, now)
-        if not self._over:
-            self._arm(now)
-
     def _overdue(self, due: Due, now: float) -> None:
         limits = self._limits
         match due:
@@ -419,6 +389,7 @@ class Attempt:
                 self.heartbeats += 1
                 self._last_write = now
                 self._write([_HEARTBEAT], False)
+                self._watchdog.arm()
 
 
 def _not_a_stream() -> NotAStream:

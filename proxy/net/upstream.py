@@ -19,8 +19,8 @@ from proxy.errors import (
     UpstreamProtocolError,
     UpstreamReset,
 )
-from proxy.net.attempt import Flow
 from proxy.net.h2.connection import Connection, Head, Sink
+from proxy.net.halves import Flow
 from proxy.net.pool import Pool
 
 _SMALL_WINDOW = 65_535
@@ -103,10 +103,7 @@ class Upstream:
             (b":authority", self._authority.encode("ascii")),
             (b":path", outgoing.path.encode("ascii")),
         ]
-        headers += [
-            (name.encode("ascii"), value.encode("latin-1", "replace"))
-            for name, value in outgoing.headers
-        ]
+        headers += [(name.encode("ascii"), value.encode()) for name, value in outgoing.headers]
         size = length if length is not None else len(outgoing.body)
         if size or outgoing.method in ("POST", "PUT", "PATCH"):
             headers.append((b"content-length", b"%d" % size))

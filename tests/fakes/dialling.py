@@ -1,4 +1,4 @@
-"""What tests of dialling stand on: certificates, places that answer or do not, and counted sockets."""
+"""What tests of dialling stand on: certificates, ports that answer or do not, sockets counted."""
 
 from __future__ import annotations
 

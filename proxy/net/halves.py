@@ -1,0 +1,21 @@
+"""The two halves an attempt stands between, as much of them as it knows."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Flow(Protocol):
+    """The upstream half that an attempt steers: an HTTP/2 stream, or an HTTP/1.1 pump."""
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def cancel(self) -> None: ...
+
+
+class Writer(Protocol):
+    """The client half: see `proxy.net.downstream.Client`."""
+
+    paused_since: float | None
+
+    def abort(self) -> None: ...
