@@ -325,3 +325,58 @@ async def test_an_admin_port_in_use_names_the_admin_port(
         " choose another with --admin-port or admin.port\n"
     )
     app.close()
+
+
+async def test_a_second_signal_ends_a_process_with_a_running_exchange(tmp_path: Path) -> None:
+    """The whole thing: the endpoint never answers, so only the second signal can end it."""
+    asked = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await reader.read()  # until the proxy leaves
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as endpoint:
+        port = endpoint.sockets[0].getsockname()[1]
+        path = tmp_path / "settings.yaml"
+        path.write_text(f"endpoints: [{{name: x, base_url: 'http://127.0.0.1:{port}'}}]")
+        arguments = ["serve", "--config", str(path), "--port", "0", "--admin-port", "0"]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "proxy",
+            *arguments,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(20):
+                await _stopped_twice(process, asked)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def _stopped_twice(process: asyncio.subprocess.Process, asked: asyncio.Event) -> None:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    listens = await process.stdout.readline()
+    port = int(listens.split(b",")[0].rpartition(b":")[2])
+    _, client = await asyncio.open_connection("127.0.0.1", port)
+    client.write(REQUEST)
+    await asked.wait()
+    process.send_signal(signal.SIGTERM)
+    assert b"stopping" in await process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 128 + signal.SIGTERM
+    assert await process.stderr.read() == b""
+    client.close()
+
+
+BODY = b'{"model": "glm-4.6", "messages": [{"role": "user", "content": "Hi"}], "stream": true}'
+REQUEST = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+)

@@ -38,12 +38,6 @@ def _simulate() -> click.Command:
     return command
 
 
-def _demo() -> click.Command:
-    from proxy.cli.demo import command
-
-    return command
-
-
 def _bench() -> click.Command:
     from proxy.cli.bench import command
 
@@ -56,7 +50,6 @@ _COMMANDS: Final = MappingProxyType(
         "check": ("Check a settings file and show the effective settings.", _check),
         "models": ("Show what each model name is served by.", _models),
         "simulate": ("Run a GLM on this machine.", _simulate),
-        "demo": ("Show the proxy before a GLM on this machine.", _demo),
         "bench": ("Measure the stages of the first token.", _bench),
     }
 )

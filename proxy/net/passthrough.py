@@ -105,7 +105,7 @@ async def _over_h2(
     client: Client, upstream: Upstream, connection: Connection, outgoing: Outgoing
 ) -> AsyncIterator[Answer]:
     reused = connection.requests > 0
-    headers = upstream.h2_headers(outgoing, length=client.content_length)
+    headers = upstream.h2_headers(outgoing, client.content_length if client.has_body else None)
     reader = Reader.open(connection, headers, end=not client.has_body)
     sent = time.monotonic()
     upload = asyncio.get_running_loop().create_task(_upload(client, reader))

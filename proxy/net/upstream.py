@@ -58,8 +58,10 @@ class Upstream:
         origin = pool.origin
         default = 443 if origin.scheme == "https" else 80
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
-        self._authority = host if origin.port == default else f"{host}:{origin.port}"
-        self._scheme = origin.scheme
+        authority = host if origin.port == default else f"{host}:{origin.port}"
+        self._base = f"{origin.scheme}://{authority}"
+        self._authority = authority.encode("ascii")
+        self._scheme = origin.scheme.encode("ascii")
         self._pumps: set[asyncio.Task[None]] = set()
 
     async def open(self, outgoing: Outgoing, sink: StreamSink) -> None:
@@ -72,7 +74,8 @@ class Upstream:
             self._open_http1(outgoing, sink)
             return
         reused = connection.requests > 0
-        stream = connection.request(self.h2_headers(outgoing), sink, outgoing.body)
+        headers = self.h2_headers(outgoing, len(outgoing.body))
+        stream = connection.request(headers, sink, outgoing.body)
         sink.opened(stream, "h2", reused=reused)
 
     async def acquire(self, size: int) -> Connection | None:
@@ -93,25 +96,25 @@ class Upstream:
             and self.pool.may_use_http1
         )
 
-    def h2_headers(
-        self, outgoing: Outgoing, *, length: int | None = None
-    ) -> list[tuple[bytes, bytes]]:
-        """RFC 9113 §8.3.1: pseudo-headers first, names in lower case."""
+    def h2_headers(self, outgoing: Outgoing, length: int | None) -> list[tuple[bytes, bytes]]:
+        """RFC 9113 §8.3.1: pseudo-headers first, names in lower case.
+
+        `length` is the body's, None when it is not known or there is none.
+        """
         headers = [
             (b":method", outgoing.method.encode("ascii")),
-            (b":scheme", self._scheme.encode("ascii")),
-            (b":authority", self._authority.encode("ascii")),
+            (b":scheme", self._scheme),
+            (b":authority", self._authority),
             (b":path", outgoing.path.encode("ascii")),
         ]
         headers += [(name.encode("ascii"), value.encode()) for name, value in outgoing.headers]
-        size = length if length is not None else len(outgoing.body)
-        if size or outgoing.method in ("POST", "PUT", "PATCH"):
-            headers.append((b"content-length", b"%d" % size))
+        if length is not None:
+            headers.append((b"content-length", b"%d" % length))
         return headers
 
     def url(self, path: str) -> URL:
         """The full URL of a path here."""
-        return URL(f"{self._scheme}://{self._authority}{path}", encoded=True)
+        return URL(self._base + path, encoded=True)
 
     def _open_http1(self, outgoing: Outgoing, sink: StreamSink) -> None:
         pump = Pump(self.pool.http1, outgoing, self.url(outgoing.path), sink)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
-from pydantic import ValidationError
 
 from proxy.simulator import checks, texts
 from proxy.simulator.checks import Fields
-from proxy.simulator.faults import Fault
+from proxy.simulator.faults import Fault, fault_of
 from proxy.simulator.models import Model, Thinking, find, find_for_claude
 from proxy.simulator.refusals import Refusal
 
@@ -117,8 +116,8 @@ def fault_in(fields: Fields) -> Fault | None:
     if wanted is None:
         return None
     try:
-        return Fault.model_validate(wanted)
-    except ValidationError as error:
+        return fault_of(wanted)
+    except ValueError as error:
         raise Refusal("1210", f"field simulate: {error}") from error
 
 

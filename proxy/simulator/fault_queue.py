@@ -7,9 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from proxy.simulator.faults import Fault
+from proxy.simulator.faults import Fault, fault_of
 
 
 @dataclass(slots=True)
@@ -81,14 +79,8 @@ def parse_rule(spec: str) -> FaultRule:
     counts = {name: int(values.pop(name)) for name in ("times", "every", "after") if name in values}
     for name in ("raw", "wire", "after_end"):
         values = _from_file(values, name)
-    try:
-        fault = Fault.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from None
     return FaultRule(
-        fault,
+        fault_of(values),
         times=counts.get("times"),
         every=max(1, counts.get("every", 1)),
         after=counts.get("after", 0),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 
 class Ending(StrEnum):
@@ -161,6 +161,16 @@ class Fault(BaseModel):
     def text(self) -> str:
         """The fields that differ from the ordinary, for the ledger."""
         return ", ".join(f"{k}={v!r}" for k, v in self.model_dump(exclude_defaults=True).items())
+
+
+def fault_of(fields: Any) -> Fault:
+    """A fault from fields that somebody wrote; raises `ValueError`, in one line, if wrong."""
+    try:
+        return Fault.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from None
 
 
 ORDINARY = Fault()

@@ -1,45 +1,52 @@
-"""What the simulated model says: canned paragraphs, cut into pieces the size of its tokens."""
+"""What the simulated model says: canned sentences, cut into pieces the size of its tokens."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import cycle
 from random import Random
 
 _ANSWERS_EN = (
-    "Machine learning is the craft of letting a program find the rule instead of writing it down. "
-    "It reads examples, makes a guess, measures how wrong the guess was and corrects itself a "
-    "little, many thousand times over.",
-    "Three ideas carry most of it. The data show what is wanted. The model is a family of possible "
-    "rules with knobs to turn. The loss says in one number how far a rule is from the data.",
-    "What matters in the end is not how well the examples are repeated, but how well something new "
-    "is met. That is why some examples are kept back, and why a simple rule that is nearly right "
-    "often beats a clever one that is exactly right about the past.",
-    "A tide table is a small case of the same thing: years of water levels go in, a handful of "
-    "waves come out, and tomorrow's harbour is predicted to the minute.",
+    "Machine learning is the craft of letting a program find the rule instead of writing it down.",
+    "It reads examples, makes a guess, measures how wrong the guess was and corrects itself a bit.",
+    "Three ideas carry most of it: data, a model with knobs to turn, and a loss.",
+    "The loss says in one number how far a rule is from the data.",
+    "What matters is not how well the examples are repeated, but how well something new is met.",
+    "That is why some examples are kept back for the end.",
+    "A simple rule that is nearly right often beats a clever one that knows only the past.",
+    "A tide table is a small case of the same thing: years of water levels go in.",
+    "A handful of waves come out, and tomorrow's harbour is predicted to the minute.",
 )
 _ANSWERS_ZH = (
-    "机器学习是让程序自己从例子里找出规律的方法。它先看数据，再做猜测，量一量错了多少，"
-    "然后一点一点地改正，反复很多次，直到错误足够小。",
-    "其中有三个基本概念：数据说明我们想要什么，模型是一族可以调节的规则，损失函数用一个数字"
-    "告诉我们还差多远。训练就是不断转动这些旋钮。",
-    "真正重要的不是把旧例子背得多好，而是遇到新情况时做得多好。所以总要留出一部分数据不参加"
-    "训练，最后用它来检验。简单而大致正确的规则，常常胜过复杂的规则。",
-    "潮汐表就是一个小例子：输入多年的水位，得到几条波浪，于是明天的港口也能预报到分钟。🌊",
+    "机器学习是让程序自己从例子里找出规律的方法。",
+    "它先看数据，再做猜测，量一量错了多少，然后一点一点地改正。",
+    "其中有三个基本概念：数据、可以调节的模型和损失函数。",
+    "损失函数用一个数字告诉我们还差多远。",
+    "真正重要的不是把旧例子背得多好，而是遇到新情况时做得多好。",
+    "所以总要留出一部分数据不参加训练，最后用它来检验。",
+    "简单而大致正确的规则，常常胜过复杂的规则。",
+    "潮汐表就是一个小例子：输入多年的水位，得到几条波浪。🌊",
+    "于是明天的港口也能预报到分钟。",
 )
 _THOUGHTS_EN = (
-    "The user wants a clear answer, so I should decide what to say first and what to leave out. "
+    "The user wants a clear answer, so I should decide what to say first and what to leave out.",
     "A definition, then the parts, then an example would be a good order.",
-    "Is the definition too narrow? It should cover learning with and without labels. I will keep "
-    "it general and let the example carry the detail.",
-    "Let me check the length. Short sentences are easier to follow, and nothing here needs a "
-    "formula.",
+    "Is the definition too narrow?",
+    "It should cover learning with and without labels.",
+    "I will keep it general and let the example carry the detail.",
+    "Short sentences are easier to follow, and nothing here needs a formula.",
 )
 _THOUGHTS_ZH = (
-    "用户想要一个清楚的回答，我先想好要说什么，不说什么。先给定义，再讲组成部分，最后举一个例子。",
-    "这个定义会不会太窄？有标注和没有标注的情况都要包括进去，所以说得一般一些，细节留给例子。",
-    "再看看长度。句子短一点更容易读懂，这里不需要公式。",
+    "用户想要一个清楚的回答，我先想好要说什么，不说什么。",
+    "先给定义，再讲组成部分，最后举一个例子。",
+    "这个定义会不会太窄？",
+    "有标注和没有标注的情况都要包括进去。",
+    "说得一般一些，细节留给例子。",
+    "句子短一点更容易读懂，这里不需要公式。",
 )
+_PARAGRAPH = 3
+"""Sentences in a paragraph."""
 _WORD = re.compile(r" ?[A-Za-z0-9'-]+|\s+|[^\sA-Za-z0-9]")
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _CHINESE_RUN = re.compile(r"[\u4e00-\u9fff]+")
@@ -67,13 +74,15 @@ def thought(chinese: bool, random: Random) -> Iterator[str]:
     yield from _endless(_THOUGHTS_ZH if chinese else _THOUGHTS_EN, random)
 
 
-def _endless(paragraphs: tuple[str, ...], random: Random) -> Iterator[str]:
-    order = list(paragraphs)
+def _endless(sentences: tuple[str, ...], random: Random) -> Iterator[str]:
+    order = list(sentences)
     random.shuffle(order)
-    while True:
-        for paragraph in order:
-            yield from pieces(paragraph, random)
+    for count, sentence in enumerate(cycle(order), 1):
+        yield from pieces(sentence, random)
+        if count % _PARAGRAPH == 0:
             yield "\n\n"
+        elif not is_chinese(sentence):
+            yield " "
 
 
 def pieces(text: str, random: Random) -> Iterator[str]:

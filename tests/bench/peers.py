@@ -35,6 +35,8 @@ class Upstream:
     direct_port: int
     """Where the client measures the way without a proxy: in front of the same servers, no TLS."""
     ca_file: Path
+    pids: tuple[int, ...]
+    """Its processes."""
 
     @property
     def url(self) -> str:
@@ -97,7 +99,7 @@ def upstream(bench: Bench, kind: str) -> Iterator[Upstream]:
     with child([str(bench.mock)], core, log) as mock:
         port = int(mock.read_line())
         if kind == "h1":
-            yield Upstream(kind, port, port, bench.ca_file)
+            yield Upstream(kind, port, port, bench.ca_file, (mock.pid,))
             return
         front, direct = free_port(), free_port()
         command = [
@@ -112,7 +114,7 @@ def upstream(bench: Bench, kind: str) -> Iterator[Upstream]:
         command += [str(bench.key_file), str(bench.cert_file)]
         with child(command, core, log) as process:
             wait_for_port(front, process)
-            yield Upstream(kind, front, direct, bench.ca_file)
+            yield Upstream(kind, front, direct, bench.ca_file, (mock.pid, process.pid))
 
 
 def _front_options(bench: Bench, mock_port: int) -> list[str]:

@@ -178,7 +178,7 @@ def load(results: Rounds) -> list[str]:
             )
             lines.append(
                 f"{kind} {scene}: measuring core up to {max(measuring):.0%} busy, peer core up to"
-                f" {max(peer):.0%}; other work on the peer core {median(foreign):.1%} of the time,"
+                f" {max(peer):.0%}; other work on both {median(foreign):.0%} of the time,"
                 f" at worst {max(foreign):.0%}"
             )
     return lines

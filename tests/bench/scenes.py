@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.bench import machine
-from tests.bench.peers import Bench, Peer
+from tests.bench.peers import Bench, Peer, Upstream
 from tests.bench.processes import BenchError, Child, child
 
 PATH = "/api/paas/v4/chat/completions"
@@ -55,25 +55,32 @@ def quick(scene: Scene) -> Scene:
     return replace(scene, requests=requests, concurrency=min(scene.concurrency, requests))
 
 
-def run_load(bench: Bench, peer: Peer, scene: Scene, seed: int) -> Figures:
-    """One round: CPU of the peer, latencies at the client. Raises BenchError when nothing works."""
-    begun, before = time.monotonic_ns(), _used(bench, peer)
+def run_load(bench: Bench, up: Upstream, peer: Peer, scene: Scene, seed: int) -> Figures:
+    """One round: CPU of the peer, latencies at the client. Raises BenchError when nothing works.
+
+    The shares of busy cores are as coarse as the clock tick: good for a second, not for less.
+    """
+    begun, before = time.monotonic_ns(), _used(bench, up, peer)
     with _client(bench, peer, scene, seed) as client:
         answer = _answer(client)
-    spent = [b - a for a, b in zip(before, _used(bench, peer), strict=True)]
+    spent = [b - a for a, b in zip(before, _used(bench, up, peer), strict=True)]
     elapsed = time.monotonic_ns() - begun
-    return _figures(answer, cpu_us=spent[0] / 1000) | {
-        "measuring_busy": spent[1] / elapsed,
-        "peer_busy": spent[2] / elapsed,
-        "foreign_busy": max(0, spent[2] - spent[0]) / elapsed,
+    own, others, measuring_core, peer_core = spent
+    cores = len({bench.cores.measuring, bench.cores.peer})
+    foreign = (measuring_core + peer_core) / (3 - cores) - own - others
+    return _figures(answer, cpu_us=own / 1000) | {
+        "measuring_busy": measuring_core / elapsed,
+        "peer_busy": peer_core / elapsed,
+        "foreign_busy": max(0.0, foreign) / elapsed / cores,
     }
 
 
-def _used(bench: Bench, peer: Peer) -> tuple[int, int, int]:
-    """Nanoseconds used so far: by the peer, of the measuring core, of the peers' core."""
+def _used(bench: Bench, up: Upstream, peer: Peer) -> tuple[int, int, int, int]:
+    """Nanoseconds used so far: by the peer, by all else that is ours, of each of the cores."""
     own = machine.cpu_ns(peer.pid) if peer.pid else 0
-    cores = bench.cores
-    return own, machine.core_busy_ns(cores.measuring), machine.core_busy_ns(cores.peer)
+    others = machine.own_cpu_ns() + sum(map(machine.cpu_ns, up.pids))
+    busy = machine.core_busy_ns
+    return own, others, busy(bench.cores.measuring), busy(bench.cores.peer)
 
 
 def warm_up(bench: Bench, peer: Peer, scene: Scene) -> None:

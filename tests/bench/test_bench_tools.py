@@ -38,7 +38,7 @@ def test_every_event_arrives_in_a_chunk_of_its_own(
     bench: Bench, mock: Upstream, scene: Scene
 ) -> None:
     with peer(bench, "direct", mock) as direct:
-        found = run_load(bench, direct, scene, seed=1)
+        found = run_load(bench, mock, direct, scene, seed=1)
     assert found["failed"] == 0
     assert found["whole_chunks"] == 1
     assert 0 < found["event_p50"] < 1_000_000
@@ -48,7 +48,7 @@ def test_a_peer_that_passes_no_stream_is_told(bench: Bench, mock: Upstream) -> N
     scene = Scene("one", "one request", 1, 1, 1, 0)
     with peer(bench, "direct", mock) as direct, pytest.raises(BenchError, match="no event came"):
         # The mock ends a stream of no event at once.
-        run_load(bench, direct, Scene("none", "no event", 1, 1, 0, 0), seed=1)
+        run_load(bench, mock, direct, Scene("none", "no event", 1, 1, 0, 0), seed=1)
     with peer(bench, "direct", mock) as direct:
         warm_up(bench, direct, scene)
 

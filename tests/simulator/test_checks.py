@@ -117,5 +117,5 @@ def test_the_anthropic_base_wants_max_tokens() -> None:
 def test_a_request_can_carry_its_own_fault() -> None:
     assert fault_in({"simulate": {"cut_at_event": 3}}) == Fault(cut_at_event=3)
     assert fault_in({}) is None
-    with pytest.raises(Refusal, match=r"1210.*extra_forbidden"):
+    with pytest.raises(Refusal, match=r"1210.*cut_at_evnt: Extra inputs"):
         fault_in({"simulate": {"cut_at_evnt": 3}})

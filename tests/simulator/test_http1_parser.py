@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,7 +61,7 @@ def test_byte_by_byte_gives_the_same_requests() -> None:
 @given(st.lists(st.integers(0, len(STREAM))))
 def test_any_cutting_gives_the_same_requests(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
-    parts = [STREAM[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [STREAM[a:b] for a, b in pairwise(edges)]
     assert parsed(parts) == parsed([STREAM])
 
 

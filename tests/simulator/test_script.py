@@ -55,7 +55,7 @@ def test_reasoning_comes_first_and_both_end_in_a_full_stop() -> None:
 
 def test_the_same_seed_says_the_same_and_another_something_else() -> None:
     assert script(seed=7) == script(seed=7)
-    assert script(seed=7) != script(seed=8)
+    assert len({script(seed=seed).text(Kind.CONTENT) for seed in range(20)}) > 5
 
 
 def test_a_chinese_question_gets_chinese_thoughts_and_words() -> None:
