@@ -40,6 +40,8 @@ log = logging.getLogger("glm_proxy")
 
 _LAST_WORDS = 1.0
 """Seconds that interrupted exchanges get to tell their clients."""
+_LAST_LINES = 1.0
+"""Seconds to wait for the last lines of the access log to be written."""
 
 
 class App:
@@ -52,6 +54,7 @@ class App:
         models = served_models(config.routes, capabilities)
         self._metrics = Metrics(_label_names(config, models))
         self._access_log = AccessLog(_standard_output(), config.log.format)
+        self._metrics.watch_log("access", lambda: self._access_log.dropped)
         self._upstreams = {one.name: self._upstream(one) for one in config.endpoints}
         self._running: set[Exchange] = set()
         self._idle = asyncio.Event()
@@ -110,7 +113,7 @@ class App:
             await upstream.close()
         if self._admin is not None:
             await self._admin.cleanup()
-        self._access_log.close()
+        await asyncio.to_thread(self._access_log.close, _LAST_LINES)
 
     async def _drain(self, timeout: float) -> None:
         await self._all_over(timeout)
@@ -141,7 +144,7 @@ class App:
         self._access_log.finish(record)
 
     async def _start_admin(self, operator: socket.socket) -> None:
-        app = make_admin(self._metrics.render, self._readiness, [self._config.admin.host])
+        app = make_admin(self._metrics.scrape, self._readiness, [self._config.admin.host])
         self._admin = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._admin.setup()
         await web.SockSite(self._admin, operator).start()

@@ -26,7 +26,7 @@ from proxy.core.wire import headers as policy
 from proxy.core.wire.answers import error_body
 from proxy.core.wire.request import ChatRequest, parse
 from proxy.core.wire.target import Kind, Target, resolve
-from proxy.errors import ClientGone, InternalError, MethodNotAllowed, ProxyError
+from proxy.errors import ClientGone, InternalError, MethodNotAllowed, NotAStream, ProxyError
 from proxy.house import House
 from proxy.net.attempt import Attempt
 from proxy.net.downstream import Client, Headers
@@ -183,7 +183,13 @@ class Exchange:
             body = error_body(self._dialect, head.status, body, api_key=key)
             headers = [pair for pair in headers if pair[0] != "content-type"] + [_JSON]
             self._outcome = "upstream_failed"
-        self._answer(head.status if head.status >= 400 or head.status < 300 else 502, headers, body)
+            self._answer(head.status if head.status >= 400 else 502, headers, body)
+        elif attempt.pipe is not None:
+            raise NotAStream(
+                "a stream was asked for; the upstream answered 200 with something else"
+            )
+        else:
+            self._answer(head.status, headers, body)
 
     # --- everything else -------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ every request has to be an address, `localhost` or a configured name.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,7 @@ import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from proxy.admin.scrape import Scrapes
-from proxy.observe.exposition import Exposition
+from proxy.observe.metrics import Scrape
 
 _HEADERS = {
     "Server": "glm-proxy",
@@ -34,8 +34,6 @@ glm-proxy
 /metrics  Prometheus text, or OpenMetrics when asked for
 """
 
-_ACCEPT_LIMIT = 1024
-
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
@@ -51,17 +49,17 @@ class Readiness:
 
 
 def make_admin(
-    render: Callable[[str], Exposition],
+    scrape: Callable[[str], Scrape],
     ready: Callable[[], Readiness],
     allowed_hosts: Iterable[str] = (),
 ) -> web.Application:
     """The application, to be served on a listener of its own with `access_log=None`.
 
-    `render` gives the metrics for an `Accept` header, `ready` is asked at each `/readyz`.
+    `scrape` gives the metrics for an `Accept` header, `ready` is asked at each `/readyz`.
     `allowed_hosts` are names, without a port, that the listener is reached by besides addresses
     and `localhost`.
     """
-    admin = _Admin(render, ready)
+    admin = _Admin(scrape, ready)
     app = web.Application(
         middlewares=[_host_check(frozenset(map(_canonical, allowed_hosts)))],
         client_max_size=1,
@@ -71,15 +69,19 @@ def make_admin(
     app.router.add_get("/readyz", admin.ready)
     app.router.add_get("/metrics", admin.metrics)
     app.on_response_prepare.append(_harden)
+    app.on_cleanup.append(admin.close)
     return app
 
 
 class _Admin:
     """One method per path."""
 
-    def __init__(self, render: Callable[[str], Exposition], ready: Callable[[], Readiness]) -> None:
-        self._scrapes = Scrapes(render)
+    def __init__(self, scrape: Callable[[str], Scrape], ready: Callable[[], Readiness]) -> None:
+        self._scrape = scrape
         self._ready = ready
+        self._one = asyncio.Lock()
+        self._making: dict[str, asyncio.Task[bytes]] = {}
+        """Texts in the making, by content type."""
 
     async def index(self, request: web.Request) -> web.Response:
         return web.Response(text=_INDEX)
@@ -101,8 +103,22 @@ class _Admin:
         )
 
     async def metrics(self, request: web.Request) -> web.Response:
-        scrape = await self._scrapes.answer(request.headers.get("Accept", "")[:_ACCEPT_LIMIT])
-        return web.Response(body=scrape.body, headers={"Content-Type": scrape.content_type})
+        scrape = self._scrape(request.headers.get("Accept", ""))
+        making = self._making.get(scrape.content_type)
+        if making is None:
+            making = self._making[scrape.content_type] = asyncio.create_task(self._text(scrape))
+            making.add_done_callback(lambda _: self._making.pop(scrape.content_type))
+        body = await asyncio.shield(making)  # who leaves holds up nobody who shares it
+        return web.Response(body=body, headers={"Content-Type": scrape.content_type})
+
+    async def _text(self, scrape: Scrape) -> bytes:
+        """One at a time, and in a thread, so that the streams on this loop go on."""
+        async with self._one:
+            return await asyncio.to_thread(scrape.text)
+
+    async def close(self, app: web.Application) -> None:
+        """Waits for texts in the making: a thread cannot be cancelled."""
+        await asyncio.gather(*self._making.values(), return_exceptions=True)
 
 
 async def _harden(request: web.Request, response: web.StreamResponse) -> None:

@@ -116,7 +116,7 @@ def _signals() -> Iterator[asyncio.Queue[signal.Signals]]:
 def _own_log(settings: Log) -> Iterator[None]:
     """The proxy's own messages on standard error; `format: off` is about the access log only."""
     lines = LineWriter(io.FileIO(2, "wb", closefd=False))
-    configure_logging(settings.level, "json" if settings.format == "json" else "text", lines)
+    configure_logging(settings.level, "text" if settings.format == "text" else "json", lines)
     try:
         yield
     finally:

@@ -27,7 +27,6 @@ from proxy.errors import (
     EmptyStream,
     FirstTokenTimeout,
     IdleTimeout,
-    NotAStream,
     ProxyError,
     Refused,
     StreamCut,
@@ -126,10 +125,11 @@ class Attempt:
 
     async def answered(self) -> None:
         """Wait for the first useful event, or for a whole answer. Raises the attempt's error."""
-        while not self._over and not (self.pipe is not None and self.pipe.useful):
+        pipe = self.pipe
+        while not self._over and not (pipe is not None and pipe.useful):
             self._waiter = self._loop.create_future()
             await self._waiter
-        if self._result is not None and not self.first:
+        if self._result is not None and not (pipe is not None and pipe.useful):
             raise self._result
 
     @property
@@ -272,10 +272,8 @@ class Attempt:
         if self._over:
             return
         pipe = self.pipe
-        if pipe is None:
+        if pipe is None or not self._streaming:
             self._finish(None)
-        elif not self._streaming:
-            self._finish(None if self.head is None or self.head.status != 200 else _not_a_stream())
         elif pipe.failed:
             self._hand_over(pipe.finish())
             self._finish(None)
@@ -390,7 +388,3 @@ class Attempt:
                 self._last_write = now
                 self._write([_HEARTBEAT], False)
                 self._watchdog.arm()
-
-
-def _not_a_stream() -> NotAStream:
-    return NotAStream("a stream was asked for, and the upstream answered 200 with something else")

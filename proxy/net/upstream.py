@@ -7,6 +7,7 @@ over it, by aiohttp's client. Whatever goes wrong becomes one of `proxy.errors` 
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import NamedTuple, Protocol
 
 import aiohttp
@@ -22,6 +23,7 @@ from proxy.errors import (
 from proxy.net.h2.connection import Connection, Head, Sink
 from proxy.net.halves import Flow
 from proxy.net.pool import Pool
+from proxy.net.tls import handshake_failure
 
 _SMALL_WINDOW = 65_535
 """RFC 9113 §6.9.2: the initial window of a peer that did not ask for another."""
@@ -191,10 +193,14 @@ def translate(error: Exception) -> UpstreamError:
     match error:
         case aiohttp.ConnectionTimeoutError():
             return ConnectTimeout("no connection to the upstream within pool.connect_timeout")
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-            return ConnectFailed(f"the upstream's TLS was refused: {error.os_error}")
+        case aiohttp.ClientConnectorCertificateError(certificate_error=OSError() as cause):
+            return ConnectFailed(handshake_failure(cause, error.host))
+        case aiohttp.ClientConnectorSSLError():
+            return ConnectFailed(handshake_failure(error.os_error, error.host))
         case aiohttp.ClientConnectorError():
-            return ConnectFailed(f"no connection to the upstream: {error.os_error}")
+            return ConnectFailed(
+                f"no connection to {error.host}:{error.port}: {_reason(error.os_error)}"
+            )
         case aiohttp.ServerDisconnectedError():
             return UpstreamReset("the upstream closed the connection without an answer")
         case aiohttp.ClientPayloadError():
@@ -204,6 +210,10 @@ def translate(error: Exception) -> UpstreamError:
         case TimeoutError():
             return ConnectTimeout("the upstream took too long")
         case OSError():
-            return UpstreamReset(f"the connection to the upstream broke: {error.strerror or error}")
+            return UpstreamReset(f"the connection to the upstream broke: {_reason(error)}")
         case _:
             return UpstreamProtocolError("the upstream's answer could not be read")
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno).lower() if error.errno else str(error)

@@ -4,9 +4,10 @@ JSON fields. All are always there; `null` is "not reached" or "not known". `_s` 
 
     time                RFC 3339, UTC, when the exchange ended
     request_id          as in the answer's `x-request-id`
-    kind dialect        chat, models, passthrough; openai, anthropic
+    kind                chat, models, passthrough; unknown: no path of ours
+    dialect             openai, anthropic
     method path         without the query; long ids in a path are masked
-    route               name of the rule that matched, or `default`
+    route               name of the rule that matched, or `default`; none: it came to no choice
     requested_model     what the client asked for
     served_model        what was sent to the upstream
     endpoint            where the answer came from

@@ -17,14 +17,25 @@ _CONNECTIONS = {"open": "connections", "opening": "opening", "idle": "idle"}
 
 
 class Watched(Collector):
-    """Collects what was put under `pools` (by endpoint) and `logs` (by name) at each scrape."""
+    """Shows what was put under `pools` (by endpoint) and `logs` (by name).
+
+    A scrape's text is made in a thread, and pools belong to the loop's: so `look` reads them there,
+    and `collect` shows what was seen last.
+    """
 
     def __init__(self) -> None:
         self.pools: dict[str, Stats] = {}
         self.logs: dict[str, Callable[[], int]] = {}
+        self._stats: dict[str, Mapping[str, float]] = {}
+        self._dropped: dict[str, int] = {}
+
+    def look(self) -> None:
+        """Reads all figures. On the loop."""
+        self._stats = {endpoint: read() for endpoint, read in self.pools.items()}
+        self._dropped = {name: read() for name, read in self.logs.items()}
 
     def collect(self) -> Iterator[Metric]:
-        stats = {endpoint: read() for endpoint, read in self.pools.items()}
+        stats = self._stats
         yield _connections(stats)
         yield _gauge(
             "glm_proxy_pool_streams",
@@ -52,8 +63,8 @@ class Watched(Collector):
             "Log lines dropped because whoever reads the log did not keep up.",
             labels=["log"],
         )
-        for name, read in self.logs.items():
-            family.add_metric([name], read())
+        for name, dropped in self._dropped.items():
+            family.add_metric([name], dropped)
         return family
 
 

@@ -7,10 +7,11 @@ Spans are defined in `proxy.core.record` and `proxy.core.flow.timeline`.
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Info
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from proxy.observe import buckets
-from proxy.observe.series import Catalogue, Counters, Histograms
 
 PROVIDER = "zhipu"
 """`gen_ai.provider.name`: the registry of well-known values has none for GLM; this one is ours."""
@@ -23,20 +24,62 @@ GEN_AI = (
 )
 EXCHANGE = ("kind", "route", "requested_model", "served_model", "endpoint", "stream")
 
+Key = tuple[str, ...]
+"""The values of a metric's labels, in their order."""
+
+
+class Histograms:
+    """A histogram and its children, kept: to ask for one by `labels` takes longer than to use it."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        name: str,
+        meaning: str,
+        labels: Sequence[str],
+        bounds: Sequence[float],
+    ) -> None:
+        self._parent = Histogram(name, meaning, labels, registry=registry, buckets=bounds)
+        self._children: dict[Key, Histogram] = {}
+
+    def observe(self, key: Key, value: float) -> None:
+        """Adds one value; below zero (marks out of order) it counts as zero."""
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self._parent.labels(*key)
+        child.observe(max(value, 0.0))
+
+
+class Counters:
+    """A counter and its children, kept."""
+
+    def __init__(
+        self, registry: CollectorRegistry, name: str, meaning: str, labels: Sequence[str]
+    ) -> None:
+        self._parent = Counter(name, meaning, labels, registry=registry)
+        self._children: dict[Key, Counter] = {}
+
+    def add(self, key: Key, amount: float = 1.0) -> None:
+        """Adds `amount`; nothing when it is below zero (an upstream may report nonsense)."""
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self._parent.labels(*key)
+        child.inc(max(amount, 0.0))
+
 
 class GenAI:
     """OpenTelemetry's metrics, of chat exchanges only."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         self.server_first_token = Histograms(
-            catalogue,
+            registry,
             "gen_ai_server_time_to_first_token_seconds",
             "Seconds from the request's arrival to the first model token of any kind (streams).",
             GEN_AI,
             buckets.FIRST_TOKEN,
         )
         self.server_duration = Histograms(
-            catalogue,
+            registry,
             "gen_ai_server_request_duration_seconds",
             "Seconds from the request's arrival to the end of its answer; error_type is the"
             " outcome, empty when completed.",
@@ -44,7 +87,7 @@ class GenAI:
             buckets.OPERATION,
         )
         self.server_per_token = Histograms(
-            catalogue,
+            registry,
             "gen_ai_server_time_per_output_token_seconds",
             "Seconds per output token after the first: (duration - time to first token) /"
             " (output tokens - 1), of completed streams.",
@@ -52,7 +95,7 @@ class GenAI:
             buckets.PER_TOKEN,
         )
         self.client_duration = Histograms(
-            catalogue,
+            registry,
             "gen_ai_client_operation_duration_seconds",
             "Seconds from the start of an attempt, connecting included, to its end; error_type is"
             " its outcome, empty when completed.",
@@ -60,7 +103,7 @@ class GenAI:
             buckets.OPERATION,
         )
         self.client_first_chunk = Histograms(
-            catalogue,
+            registry,
             "gen_ai_client_operation_time_to_first_chunk_seconds",
             "Seconds from the start of an attempt, connecting included, to its first body bytes"
             " (streams).",
@@ -68,7 +111,7 @@ class GenAI:
             buckets.OPERATION,
         )
         self.client_tokens = Histograms(
-            catalogue,
+            registry,
             "gen_ai_client_token_usage",
             "Tokens of an exchange as the upstream counted them, input and output apart.",
             (*GEN_AI, "gen_ai_token_type"),
@@ -79,9 +122,9 @@ class GenAI:
 class Spans:
     """Where the time of an exchange went, as its caller saw it. Seconds."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         self.first_byte = Histograms(
-            catalogue,
+            registry,
             "glm_proxy_time_to_first_byte_seconds",
             "Seconds from the request's arrival to the status and first bytes written to the"
             " client.",
@@ -89,7 +132,7 @@ class Spans:
             buckets.FIRST_TOKEN,
         )
         self.first_token = Histograms(
-            catalogue,
+            registry,
             "glm_proxy_time_to_first_token_seconds",
             "Seconds from the request's arrival to the first model token of any kind, reasoning"
             " included (chat).",
@@ -97,7 +140,7 @@ class Spans:
             buckets.FIRST_TOKEN,
         )
         self.first_content = Histograms(
-            catalogue,
+            registry,
             "glm_proxy_first_content_seconds",
             "Seconds from the request's arrival to the first visible token or tool-call delta"
             " (chat): what the 5 s target is stated on.",
@@ -105,7 +148,7 @@ class Spans:
             buckets.FIRST_TOKEN,
         )
         self.stage = Histograms(
-            catalogue,
+            registry,
             "glm_proxy_stage_seconds",
             "Seconds a chat exchange spent in one stage, observed when the stage was left. Each"
             " begins where the one before it ended: receive (body read and understood), route"
@@ -118,7 +161,7 @@ class Spans:
             buckets.STAGE,
         )
         self.overhead = Histograms(
-            catalogue,
+            registry,
             "glm_proxy_overhead_seconds",
             "Seconds that the proxy itself added before the first byte: (attempt sent - request"
             " received) + (first write - first event).",
@@ -126,14 +169,14 @@ class Spans:
             buckets.OVERHEAD,
         )
         self.gap_mean = Histograms(
-            catalogue,
+            registry,
             "glm_proxy_event_gap_mean_seconds",
             "Mean seconds between two events of a stream, one value per stream.",
             ("route", "served_model", "endpoint"),
             buckets.GAP,
         )
         self.gap_max = Histograms(
-            catalogue,
+            registry,
             "glm_proxy_event_gap_max_seconds",
             "Longest silence in seconds between two events of a stream, one value per stream.",
             ("route", "served_model", "endpoint"),
@@ -144,58 +187,58 @@ class Spans:
 class Counts:
     """How many exchanges, attempts, tokens and bytes, and how they ended."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         self.in_flight = Gauge(
             "glm_proxy_exchanges_in_flight",
             "Exchanges that have begun and not ended.",
-            registry=catalogue.plain,
+            registry=registry,
         )
         self.heartbeats = Counter(
             "glm_proxy_heartbeats_total",
             "Heartbeat comments written to clients.",
-            registry=catalogue.plain,
+            registry=registry,
         )
         self.exchanges = Counters(
-            catalogue,
+            registry,
             "glm_proxy_exchanges_total",
             "Exchanges that ended, by outcome (completed, client_gone, upstream_failed or an"
             " error's code) and class of the status the client got.",
             (*EXCHANGE, "outcome", "status_class"),
         )
         self.attempts = Counters(
-            catalogue,
+            registry,
             "glm_proxy_attempts_total",
             "Requests to upstream endpoints, by outcome; an exchange makes one or more.",
             ("endpoint", "served_model", "outcome"),
         )
         self.leaves = Counters(
-            catalogue,
+            registry,
             "glm_proxy_client_leaves_total",
             "Exchanges whose client left, by how far they had come (reading, routing, connecting,"
             " waiting, streaming, done).",
             ("stage", "route"),
         )
         self.tokens = Counters(
-            catalogue,
+            registry,
             "glm_proxy_tokens_total",
             "Tokens as the upstream counted them. cached is a part of input, reasoning a part of"
             " output.",
             ("type", "route", "requested_model", "served_model", "endpoint"),
         )
         self.upstream_errors = Counters(
-            catalogue,
+            registry,
             "glm_proxy_upstream_errors_total",
             "Exchanges in which the upstream gave an error code of its own (1302, 1305, ...).",
             ("endpoint", "code"),
         )
         self.request_bytes = Counters(
-            catalogue,
+            registry,
             "glm_proxy_request_bytes_total",
             "Bytes of request bodies received from clients.",
             ("kind", "route"),
         )
         self.response_bytes = Counters(
-            catalogue,
+            registry,
             "glm_proxy_response_bytes_total",
             "Bytes of response bodies written to clients.",
             ("kind", "route"),
@@ -205,9 +248,9 @@ class Counts:
 class Upstream:
     """The road to the upstream: attempts and connections."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         self.headers = Histograms(
-            catalogue,
+            registry,
             "glm_proxy_upstream_headers_seconds",
             "Seconds from an attempt's request being handed to a connection to its response"
             " headers.",
@@ -215,7 +258,7 @@ class Upstream:
             buckets.FIRST_TOKEN,
         )
         self.first_byte = Histograms(
-            catalogue,
+            registry,
             "glm_proxy_upstream_first_byte_seconds",
             "Seconds from an attempt's request being handed to a connection to its first body"
             " bytes.",
@@ -223,27 +266,27 @@ class Upstream:
             buckets.FIRST_TOKEN,
         )
         self.connects = Counters(
-            catalogue,
+            registry,
             "glm_proxy_connects_total",
             "Connections opened to upstream endpoints, by result (connected or an error's code)"
             " and protocol.",
             ("endpoint", "result", "protocol"),
         )
         self.connect = Histograms(
-            catalogue,
+            registry,
             "glm_proxy_connect_seconds",
             "Seconds that opening a connection took, by phase (dns, tcp, tls).",
             ("endpoint", "phase"),
             buckets.CONNECT,
         )
         self.closed = Counters(
-            catalogue,
+            registry,
             "glm_proxy_connections_closed_total",
             "Connections to upstream endpoints that were closed, by reason.",
             ("endpoint", "reason"),
         )
         self.age = Histograms(
-            catalogue,
+            registry,
             "glm_proxy_connection_age_seconds",
             "Seconds that a connection had lived when it was closed.",
             ("endpoint",),
@@ -251,8 +294,8 @@ class Upstream:
         )
 
 
-def build(catalogue: Catalogue, version: str) -> None:
+def build(registry: CollectorRegistry, version: str) -> None:
     """The version that runs, as a constant series."""
-    Info("glm_proxy_build", "The version of glm-proxy that runs.", registry=catalogue.plain).info(
+    Info("glm_proxy_build", "The version of glm-proxy that runs.", registry=registry).info(
         {"version": version}
     )

@@ -99,8 +99,11 @@ class LabelNames:
 
     @classmethod
     def of(cls, *, routes: Iterable[str], models: Iterable[str], endpoints: Iterable[str]) -> Self:
-        """From any iterables; the route `default`, which needs no rule, is always known."""
-        return cls(frozenset({"default", *routes}), frozenset(models), frozenset(endpoints))
+        """From any iterables. Always known are the routes that need no rule.
+
+        These are `default`, and `none` for an exchange that ended before it was routed.
+        """
+        return cls(frozenset({"default", NONE, *routes}), frozenset(models), frozenset(endpoints))
 
     def labels(self, record: Record) -> Labels:
         """The label values of a finished exchange."""

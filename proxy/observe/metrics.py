@@ -7,13 +7,21 @@ come from `proxy.observe.labels`, so the number of series has a bound that no cl
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from proxy import __version__
 from proxy.core.record import AttemptRecord, Record, Usage
 from proxy.observe import labels
-from proxy.observe.exposition import Exposition, exposition
 from proxy.observe.gauges import Stats, Watched
 from proxy.observe.instruments import (
     PROVIDER,
@@ -24,39 +32,49 @@ from proxy.observe.instruments import (
     build,
 )
 from proxy.observe.labels import LabelNames, Labels, known
-from proxy.observe.series import Catalogue
 from proxy.observe.stages import stages
 
 _CLOSE_REASONS = 24
 """More than a pool has reasons to close a connection."""
 
 
+class Scrape(NamedTuple):
+    """One scrape's answer."""
+
+    content_type: str
+    text: Callable[[], bytes]
+    """Makes the body: takes up to some tenths of a second, and may be called in any thread."""
+
+
 class Metrics:
-    """All instruments of one process. For the event loop's thread only.
+    """All instruments of one process. For the event loop's thread only, but for a scrape's text.
 
     `started` is called when an exchange begins and `finish` once when it has ended.
     """
 
     def __init__(self, names: LabelNames, registry: CollectorRegistry | None = None) -> None:
-        """The metrics can also be read from `registry`, by the library's own tools."""
-        self._catalogue = Catalogue()
-        if registry is not None:
-            registry.register(self._catalogue)
+        """Every metric is registered with `registry`, by default with one of its own."""
+        registry = self._registry = registry or CollectorRegistry()
         self._names = names
         self._outcomes = labels.outcomes()
         self._reason = labels.Bounded(_CLOSE_REASONS)
-        self._gen_ai = GenAI(self._catalogue)
-        self._spans = Spans(self._catalogue)
-        self._counts = Counts(self._catalogue)
-        self._upstream = Upstream(self._catalogue)
+        self._gen_ai = GenAI(registry)
+        self._spans = Spans(registry)
+        self._counts = Counts(registry)
+        self._upstream = Upstream(registry)
         self._watched = Watched()
-        build(self._catalogue, __version__)
-        self._catalogue.plain.register(self._watched)
-        ProcessCollector(registry=self._catalogue.plain)
+        build(registry, __version__)
+        registry.register(self._watched)
+        ProcessCollector(registry=registry)
+        disable_created_metrics()  # in the whole process: one more series for each child
 
-    def render(self, accept: str) -> Exposition:
-        """All metrics as text, in the format that an `Accept` header asks for."""
-        return exposition(self._catalogue, accept)
+    def scrape(self, accept: str) -> Scrape:
+        """All metrics, in the format that an `Accept` header asks for."""
+        self._watched.look()
+        if "application/openmetrics-text" in accept.lower():
+            text = partial(openmetrics.generate_latest, self._registry)
+            return Scrape(openmetrics.CONTENT_TYPE_LATEST, text)
+        return Scrape(CONTENT_TYPE_PLAIN_0_0_4, partial(generate_latest, self._registry))
 
     # --- exchanges -----------------------------------------------------------------------------
 

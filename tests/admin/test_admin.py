@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 
 from proxy.admin.app import Readiness, make_admin
 from proxy.observe.labels import LabelNames
-from proxy.observe.metrics import Metrics
+from proxy.observe.metrics import Metrics, Scrape
 from tests.fakes.records import a_record
 
 NAMES = LabelNames.of(routes=["fast-chat"], models=["glm-4.6"], endpoints=["cn"])
@@ -25,6 +26,30 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class SlowText:
+    """Texts that are ready when `finish` is set."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.at_once = 0
+        self.most_at_once = 0
+        self.began = asyncio.Event()
+        self.finish = threading.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def of(self, scrape: Scrape) -> Scrape:
+        def text() -> bytes:
+            self.begun.append(scrape.content_type)
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            self._loop.call_soon_threadsafe(self.began.set)
+            assert self.finish.wait(10)
+            self.at_once -= 1
+            return scrape.text()
+
+        return Scrape(scrape.content_type, text)
+
+
 class Admin:
     """A running listener, and what it was made from."""
 
@@ -32,6 +57,11 @@ class Admin:
         self.metrics = Metrics(NAMES)
         self.readiness = Readiness(ready=True)
         self.port = 0
+        self.slow: SlowText | None = None
+
+    def scrape(self, accept: str) -> Scrape:
+        scrape = self.metrics.scrape(accept)
+        return scrape if self.slow is None else self.slow.of(scrape)
 
     async def get(self, path: str, *headers: str, host: str = "127.0.0.1") -> Answer:
         return await self.ask(f"GET {path} HTTP/1.1", f"Host: {host}", *headers)
@@ -56,7 +86,7 @@ class Admin:
 @pytest.fixture
 async def admin() -> AsyncIterator[Admin]:
     admin = Admin()
-    app = make_admin(admin.metrics.render, lambda: admin.readiness, ["Proxy.Example"])
+    app = make_admin(admin.scrape, lambda: admin.readiness, ["Proxy.Example"])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
@@ -114,10 +144,21 @@ async def test_open_metrics_is_served_when_asked_for(admin: Admin) -> None:
     assert answer.body.endswith(b"# EOF\n")
 
 
-async def test_many_scrapes_at_once_are_all_answered(admin: Admin) -> None:
-    admin.metrics.finish(a_record())
-    answers = await asyncio.gather(*(admin.get("/metrics") for _ in range(50)))
+OPEN_METRICS = "Accept: application/openmetrics-text"
+
+
+async def test_many_scrapes_at_once_share_one_text(admin: Admin) -> None:
+    slow = admin.slow = SlowText()
+    first = asyncio.create_task(admin.get("/metrics"))
+    await slow.began.wait()
+    others = [asyncio.create_task(admin.get("/metrics")) for _ in range(50)]
+    assert (await admin.get("/livez")).status == 200  # the loop goes on, and the others have asked
+    slow.finish.set()
+    answers = await asyncio.gather(first, *others)
     assert {answer.status for answer in answers} == {200}
+    assert slow.most_at_once == 1
+    assert len(slow.begun) < 51
+    await admin.get("/metrics")
 
 
 async def test_every_path_that_the_index_names_is_there(admin: Admin) -> None:

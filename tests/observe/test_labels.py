@@ -40,8 +40,13 @@ def test_the_labels_of_an_exchange_come_from_the_configuration() -> None:
     assert NAMES.labels(strange) == ("other", "other", "other", "none", "cn", "false")
 
 
-def test_the_default_route_needs_no_rule() -> None:
-    assert NAMES.labels(a_record(route="default")).route == "default"
+@pytest.mark.parametrize("route", ["default", "none"])
+def test_a_route_that_needs_no_rule_is_known(route: str) -> None:
+    assert NAMES.labels(a_record(route=route)).route == route
+
+
+def test_a_kind_that_is_not_known_is_another() -> None:
+    assert NAMES.labels(a_record(kind="unknown")).kind == "other"
 
 
 def test_every_error_is_an_outcome() -> None:

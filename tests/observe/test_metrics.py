@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -51,6 +53,7 @@ class Scraped:
         self.metrics = Metrics(NAMES, self.registry)
 
     def value(self, name: str, **labels: str) -> float | None:
+        self.metrics.scrape("")
         return self.registry.get_sample_value(name, labels)
 
     def total(self, name: str) -> float:
@@ -63,7 +66,7 @@ class Scraped:
         )
 
     def text(self, accept: str = "") -> str:
-        return b"".join(self.metrics.render(accept).pieces).decode()
+        return self.metrics.scrape(accept).text().decode()
 
     def series(self) -> int:
         return sum(not line.startswith("#") for line in self.text().splitlines())
@@ -379,6 +382,16 @@ def test_the_version_and_the_process_are_shown(scraped: Scraped) -> None:
     assert (scraped.value("process_resident_memory_bytes") or 0) > 1_000_000
 
 
+def test_an_exchange_that_was_never_routed_says_so(scraped: Scraped) -> None:
+    """As the exchange tells it: no path of ours, or a body that cannot be read."""
+    scraped.metrics.finish(a_record(kind="unknown", route="none", outcome="not_found"))
+    scraped.metrics.finish(a_record(kind="chat", route="none", outcome="invalid_request"))
+    name, status = "glm_proxy_exchanges_total", {"status_class": "2xx"}
+    for kind, outcome in (("other", "not_found"), ("chat", "invalid_request")):
+        of = EXCHANGE | status | {"kind": kind, "route": "none", "outcome": outcome}
+        assert scraped.value(name, **of) == 1
+
+
 def everything(scraped: Scraped) -> None:
     scraped.metrics.started()
     scraped.metrics.finish(a_record(upstream_code="1302", outcome="client_gone", heartbeats=1))
@@ -399,6 +412,54 @@ def test_both_formats_parse_and_every_metric_says_what_it_means(scraped: Scraped
         assert family.type in {"counter", "gauge", "histogram", "info"}, family.name
         if not family.name.startswith("process_"):
             assert family.name.startswith(("gen_ai_", "glm_proxy_")), family.name
+
+
+PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+    "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "text/plain; version=0.0.4"),
+        ("*/*", "text/plain; version=0.0.4"),
+        ("text/plain;version=0.0.4", "text/plain; version=0.0.4"),
+        ("Application/OpenMetrics-Text; version=1.0.0", "application/openmetrics-text"),
+        ("application/openmetrics-text; version=broken", "application/openmetrics-text"),
+        (PROMETHEUS, "application/openmetrics-text; version=1.0.0"),
+    ],
+)
+def test_the_format_follows_the_accept_header(
+    scraped: Scraped, accept: str, content_type: str
+) -> None:
+    everything(scraped)
+    scrape = scraped.metrics.scrape(accept)
+    assert scrape.content_type.startswith(content_type)
+    assert scrape.text().endswith(b"# EOF\n") is content_type.startswith("application/")
+
+
+def test_no_time_of_creation_is_shown(scraped: Scraped) -> None:
+    everything(scraped)
+    assert "_created" not in scraped.text() + scraped.text(PROMETHEUS)
+
+
+def test_a_pool_is_read_when_a_scrape_begins_and_not_where_its_text_is_made(
+    scraped: Scraped,
+) -> None:
+    readers = []
+
+    def figures() -> dict[str, float]:
+        readers.append(threading.current_thread())
+        return {"streams": 1.0}
+
+    scraped.metrics.watch_pool("cn", figures)
+    scrape = scraped.metrics.scrape("")
+    with ThreadPoolExecutor(1) as other:
+        text = other.submit(scrape.text).result()
+    assert b'glm_proxy_pool_streams{endpoint="cn"} 1.0\n' in text
+    assert readers == [threading.current_thread()]
 
 
 def test_a_histogram_of_spans_has_its_unit_in_its_name(scraped: Scraped) -> None:

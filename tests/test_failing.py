@@ -1,0 +1,252 @@
+"""What a client is told when something is wrong: one clear message, the right status, its dialect."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import trustme
+
+from tests.fakes.raw_client import Answer, RawClient, ask, chat
+from tests.fakes.running import in_front_of, outcomes, running
+from tests.fakes.upstream import Call, ScriptedUpstream
+
+CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
+EVENT = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
+NOWHERE = {"endpoints": [{"name": "up", "base_url": "http://127.0.0.1:9"}]}
+BODY = chat()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "param", "words"),
+    [
+        (CHAT, b"", 400, None, "the body is empty"),
+        (CHAT, b"{", 400, None, "not valid JSON at line 1 column"),
+        (CHAT, b"[]", 400, None, "send a JSON object"),
+        (CHAT, b'{"messages":[]}', 400, "model", "model is missing"),
+        (CHAT, b'{"model":"m"}', 400, "messages", "messages is missing"),
+        (CHAT, b'{"model":"m","model":"n","messages":[1]}', 400, "model", "given twice"),
+        (CHAT, b'{"model":"m","messages":[1],"stream":"yes"}', 400, "stream", "use true or false"),
+        (CHAT, b'{"x":"' + b"y" * 3000 + b'"}', 413, None, "server.body_limit"),
+        ("/v1/chat/completionz/", BODY, 404, None, "trailing slash"),
+        ("/nowhere", BODY, 404, None, "/v1/chat/completions"),
+        (CHAT, BODY, 502, None, "connection refused"),
+    ],
+)
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+async def test_what_is_wrong_is_told_in_the_callers_dialect(
+    tmp_path: Path, path: str, body: bytes, status: int, param: str | None, words: str, dialect: str
+) -> None:
+    if dialect == "anthropic":
+        path = path.replace(CHAT, MESSAGES).replace("/v1/chat", "/v1/messages")
+        if path == "/nowhere":
+            pytest.skip("a path that belongs to nobody is answered in the OpenAI dialect")
+    server = {"port": 0, "body_limit": "2KiB"}
+    async with running(tmp_path, {**NOWHERE, "server": server}) as app:
+        answer = await ask(app.data_address, path, body)
+    error = answer.json()["error"]
+    assert answer.status == status
+    assert answer.clean
+    assert words in error["message"]
+    assert "Traceback" not in error["message"]
+    if dialect == "anthropic":
+        assert answer.json()["type"] == "error"
+    else:
+        assert error["param"] == param
+        assert set(error) == {"code", "message", "type", "param"}
+
+
+async def test_a_method_that_a_path_does_not_take_names_those_it_does(tmp_path: Path) -> None:
+    async with running(tmp_path, NOWHERE) as app, RawClient(app.data_address) as client:
+        client.writer.write(f"GET {CHAT} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        answer = await client.whole()
+    assert answer.status == 405
+    assert answer.headers["allow"] == "POST"
+
+
+async def test_two_different_keys_in_one_request_are_refused(tmp_path: Path) -> None:
+    async with running(tmp_path, NOWHERE) as app:
+        keys = ("Authorization: Bearer one", "x-api-key: two")
+        answer = await ask(app.data_address, CHAT, BODY, *keys)
+    assert answer.status == 400
+    assert "two different keys" in answer.json()["error"]["message"]
+    assert "one" not in answer.json()["error"]["message"].split("send")[0].split()
+
+
+async def test_an_unknown_certificate_authority_names_the_setting(tmp_path: Path) -> None:
+    async def script(call: Call) -> None:
+        raise AssertionError("nothing may be sent")
+
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(other))
+    async with ScriptedUpstream(script, h2=True) as upstream:
+        endpoint = {"name": "up", "base_url": upstream.url, "ca_file": str(other)}
+        async with running(tmp_path, {"endpoints": [endpoint]}) as app:
+            answer = await ask(app.data_address, CHAT, BODY)
+    assert answer.status == 502
+    assert "ca_file" in answer.json()["error"]["message"]
+
+
+def answering(status: int, body: bytes, **headers: str) -> Any:
+    async def script(call: Call) -> None:
+        call.head(status, framing=str(len(body)), **headers)
+        call.send(body)
+        call.finish()
+
+    return script
+
+
+async def told(tmp_path: Path, script: Any, path: str = CHAT, **settings: Any) -> Answer:
+    async with (
+        ScriptedUpstream(script) as upstream,
+        running(tmp_path, in_front_of(upstream, tmp_path, **settings)) as app,
+    ):
+        return await asyncio.wait_for(ask(app.data_address, path, BODY), 10)
+
+
+@pytest.mark.parametrize(
+    "body", sorted((Path(__file__).parent / "data/glm/errors").glob("4*.json"))
+)
+async def test_an_error_of_the_upstream_passes_with_its_status_and_bytes(
+    tmp_path: Path, body: Path
+) -> None:
+    status, said = int(body.name[:3]), body.read_bytes()
+    answer = await told(tmp_path, answering(status, said, content_type="application/json"))
+    assert (answer.status, answer.body) == (status, said)
+
+
+async def test_a_firewalls_page_is_told_as_an_error_with_its_status(tmp_path: Path) -> None:
+    page = (Path(__file__).parent / "data/glm/errors/405-waf.html").read_bytes()
+    answer = await told(tmp_path, answering(405, page, content_type="text/html"), MESSAGES)
+    assert answer.status == 405
+    assert answer.json()["type"] == "error"
+    assert b"<html" not in answer.body
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "code"),
+    [
+        (b"<html>busy</html>", "text/html", "upstream_not_a_stream"),
+        (b'{"code":401,"msg":"token is wrong","success":false}', "application/json", "401"),
+        (b"", "text/event-stream", "upstream_empty"),
+        (b": only\n\n: comments\n\n", "text/event-stream", "upstream_empty"),
+    ],
+)
+async def test_a_200_that_is_no_stream_is_an_error_before_the_commit(
+    tmp_path: Path, body: bytes, kind: str, code: str
+) -> None:
+    answer = await told(tmp_path, answering(200, body, content_type=kind))
+    assert answer.status == 502
+    assert answer.json()["error"]["code"] == code
+
+
+async def test_a_silent_upstream_gets_only_its_time_for_the_first_token(tmp_path: Path) -> None:
+    async def script(call: Call) -> None:
+        await call.gone.wait()
+
+    answer = await told(tmp_path, script, timeouts={"first_token": "200ms"})
+    assert answer.status == 504
+    assert answer.json()["error"]["code"] == "first_token_timeout"
+
+
+async def test_comments_of_the_upstream_do_not_keep_a_stalled_stream_alive(tmp_path: Path) -> None:
+    async def script(call: Call) -> None:
+        call.head()
+        call.send(EVENT)
+        while not call.gone.is_set():
+            call.send(b": still here\n\n")
+            await asyncio.sleep(0.05)
+
+    answer = await told(tmp_path, script, timeouts={"idle": "300ms"})
+    assert answer.chunks[0] == EVENT
+    assert b"idle_timeout" in answer.chunks[-1]
+    assert not answer.clean
+
+
+async def test_a_silent_stream_is_kept_alive_by_comments(tmp_path: Path) -> None:
+    beaten = asyncio.Event()
+
+    async def script(call: Call) -> None:
+        call.head()
+        call.send(EVENT)
+        await beaten.wait()
+        call.send(b"data: [DONE]\n\n")
+        call.finish()
+
+    async with (
+        ScriptedUpstream(script) as upstream,
+        running(tmp_path, in_front_of(upstream, tmp_path, stream={"heartbeat": "50ms"})) as app,
+        RawClient(app.data_address) as client,
+    ):
+        client.post(CHAT, BODY)
+        await client.head()
+        assert await client.chunk() == EVENT
+        for _ in range(3):
+            assert await client.chunk() == b": heartbeat\n\n"
+        beaten.set()
+
+
+async def test_a_client_that_reads_nothing_is_dropped_and_its_upstream_ended(
+    tmp_path: Path,
+) -> None:
+    async def script(call: Call) -> None:
+        call.head()
+        while not call.gone.is_set():
+            call.send(EVENT * 200)
+            await asyncio.sleep(0)
+
+    settings = {"stream": {"client_stall": "300ms"}}
+    async with (
+        ScriptedUpstream(script) as upstream,
+        running(tmp_path, in_front_of(upstream, tmp_path, **settings)) as app,
+        RawClient(app.data_address) as client,
+    ):
+        client.post(CHAT, BODY)
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await upstream.arrived.acquire()
+        await asyncio.wait_for(upstream.calls[0].gone.wait(), 10)
+        client.writer.transport.abort()
+        assert await outcomes(app) == {"client_gone": 1}
+
+
+async def test_a_stopping_proxy_tells_the_streams_that_outlast_its_patience(
+    tmp_path: Path,
+) -> None:
+    async def script(call: Call) -> None:
+        call.head()
+        call.send(EVENT)
+        await call.gone.wait()
+
+    async with (
+        ScriptedUpstream(script) as upstream,
+        running(tmp_path, in_front_of(upstream, tmp_path)) as app,
+        RawClient(app.data_address) as client,
+    ):
+        client.post(CHAT, BODY)
+        await client.head()
+        assert await client.chunk() == EVENT
+        began = time.monotonic()
+        await app.stop(0.1)
+        assert time.monotonic() - began < 5
+        error = orjson.loads((await client.chunk()).removeprefix(b"data: "))["error"]
+        assert error["code"] == "proxy_draining"
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await client.chunk()
+
+
+async def test_metadata_is_told_in_comments_around_the_events(tmp_path: Path) -> None:
+    async def script(call: Call) -> None:
+        call.head()
+        call.send(EVENT + b"data: [DONE]\n\n")
+        call.finish()
+
+    answer = await told(tmp_path, script, stream={"emit_metadata": True})
+    decision, event, times, done = answer.chunks
+    assert (event, done) == (EVENT, b"data: [DONE]\n\n")
+    assert orjson.loads(decision.removeprefix(b": glm-proxy "))["route"] == "default"
+    assert orjson.loads(times.removeprefix(b": glm-proxy "))["first_content_s"] > 0
+    assert answer.clean
