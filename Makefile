@@ -59,7 +59,8 @@ bench: $(STAMP) ## the cost of the proxy, against nginx and haproxy
 # after an upload, the time in which most poisoned packages are found.
 lock: ## renew requirements/*.lock (needs a package index)
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
-	$(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install -q uv && \
+	$(PYTHON) -m venv "$$tools" && \
+	{ out=$$("$$tools/bin/pip" install -q uv 2>&1) || { echo "$$out" >&2; exit 1; }; } && \
 	lock() { "$$tools/bin/uv" --no-config pip compile -q --universal --python-version 3.11 \
 	    --generate-hashes --no-header --no-annotate --upgrade pyproject.toml "$$@"; } && \
 	lock --extra simulator --exclude-newer "$(COOL_OFF)" -o requirements/runtime.lock && \

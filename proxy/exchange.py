@@ -135,7 +135,7 @@ class Exchange:
         headers = _kept(policy.to_client(attempt.head.headers, stream=True))
         headers += self._added(stream=True)
         # ======== commit point ==================================================================
-        await client.open(headers, stall=route.stream.client_stall)
+        await client.open(headers)
         self._status = 200
         self._timeline.committed = self._house.clock()
         self._stage = "streaming"

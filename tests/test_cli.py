@@ -57,6 +57,10 @@ WRONG = {
     "a key in the file": (f"endpoints: [{{{CN}, api_key: {CANARY}}}]", "never the key itself"),
     "a blank in a key": (f"endpoints: [{{{CN}, api_key: env:BAD}}]", "env:BAD holds blanks"),
     "wrong YAML": (f"endpoints: [{{{CN}, api_key: {CANARY}]", "line 1: is not valid YAML"),
+    "a wrong parameter": (
+        f"endpoints: [{{{CN}}}]\nroutes: [{{name: a, params: {{force: {{thinking: 1}}}}}}]",
+        "routes: route a: thinking must be",
+    ),
     "a remote address": (f"endpoints: [{{{CN}}}]\nserver: {{host: 0.0.0.0}}", "allow_remote: true"),
 }
 

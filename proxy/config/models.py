@@ -6,7 +6,6 @@ that belongs to a later version is refused as such, never ignored.
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Annotated, ClassVar, Final, Literal, Self, TypeVar
 
@@ -185,8 +184,9 @@ class StreamSettings(Section):
 class Timeouts(Section):
     """Deadlines of one exchange, counted from when the request was sent."""
 
-    first_token: Seconds = 30.0
-    """Until the first event of the answer."""
+    first_token: Seconds | None = None
+    """Until the first token of the answer. Without it: what remains of `total`, because an attempt
+    that nothing can replace is better late than failed."""
     idle: Seconds = 60.0
     """Between two events; heartbeats of the endpoint do not count."""
     total: Seconds = 1800.0
@@ -253,12 +253,6 @@ class Params(Section):
         refused = sorted(fields.keys() & {"messages", "model", "stream"})
         if refused:
             raise ValueError(f"must not set {', '.join(refused)}; a model is set by candidates")
-        if not _is_finite(fields):
-            raise ValueError("has a number that JSON has no words for (.inf or .nan)")
-        if "thinking" in fields and not _is_thinking(fields["thinking"]):
-            raise ValueError(
-                "thinking must be enabled, disabled or a mapping such as {type: enabled}"
-            )
         return fields
 
     @field_validator("force")
@@ -268,18 +262,6 @@ class Params(Section):
         if both:
             raise ValueError(f"{', '.join(both)} is also in fill; keep one")
         return force
-
-
-def _is_finite(value: JsonValue) -> bool:
-    if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _is_thinking(value: JsonValue) -> bool:
-    return value in ("enabled", "disabled") or value is None or isinstance(value, dict)
 
 
 class RouteRule(Section):

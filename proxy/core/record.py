@@ -74,7 +74,7 @@ class Record:
     request_bytes: int
     response_bytes: int
     key_fingerprint: str | None
-    """12 hex digits of an HMAC-SHA256 of the caller's key, made with a key of this process."""
+    """12 hex digits of a keyed hash of the caller's key, made with a key of this process."""
     heartbeats: int = 0
 
     @property

@@ -110,7 +110,7 @@ class Attempt:
         self._write: Callable[[list[bytes], bool], None] | None = None
         self._client: Writer | None = None
         self._last_write = 0.0
-        self._watchdog = Watchdog(self._due, self._overdue)
+        self._watchdog = Watchdog(self._due, self._overdue, shortest=limits.shortest)
         self._flush_timer: asyncio.TimerHandle | None = None
 
     # --- for the exchange ------------------------------------------------------------------
@@ -121,7 +121,7 @@ class Attempt:
         self.protocol = protocol
         self.reused = reused
         self.sent = time.monotonic()
-        self._watchdog.arm()
+        self._watchdog.start()
 
     async def answered(self) -> None:
         """Wait for the first useful event, or for a whole answer. Raises the attempt's error."""
@@ -154,7 +154,6 @@ class Attempt:
         self._last_write = time.monotonic()
         first, self.first = self.first, []
         write(first, self.pipe.ended)
-        self._watchdog.arm()
         while not self._over:
             self._waiter = self._loop.create_future()
             await self._waiter
@@ -166,7 +165,6 @@ class Attempt:
             return
         if paused:
             self._flow.pause_reading()
-            self._watchdog.arm()
         else:
             self._flow.resume_reading()
 
@@ -387,4 +385,4 @@ class Attempt:
                 self.heartbeats += 1
                 self._last_write = now
                 self._write([_HEARTBEAT], False)
-                self._watchdog.arm()
+                self._watchdog.start()

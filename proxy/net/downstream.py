@@ -33,12 +33,12 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class EventStream(EventSourceResponse):
     """The library's event stream, with the body written by us.
 
-    Its `prepare` starts a ping task for each stream; here silence is watched by the one timer an
-    attempt has anyway, so the head is all that is taken from it, and the stalled-client abort.
+    Its `prepare` starts a ping task for each stream; here silence, and a client that does not
+    read, are watched by the one timer an attempt has anyway: only the head is taken from it.
     """
 
-    def __init__(self, headers: Headers, *, stall: float) -> None:
-        super().__init__(send_timeout=stall, allow_all_methods=True)
+    def __init__(self, headers: Headers) -> None:
+        super().__init__(send_timeout=None, allow_all_methods=True)
         del self.headers["Connection"]  # aiohttp knows better: the client may have asked for close
         self.headers["Server"] = "glm-proxy"
         for name, value in headers:
@@ -47,7 +47,6 @@ class EventStream(EventSourceResponse):
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         if self.prepared:
             return self._payload_writer
-        self._set_tcp_user_timeout(request)
         if request.version >= HttpVersion11:
             self.enable_chunked_encoding()
         else:
@@ -57,7 +56,6 @@ class EventStream(EventSourceResponse):
     async def write_eof(self, data: bytes = b"") -> None:
         """Nothing: `Client.end` has written the last chunk, or `Client.cut` has left it out."""
         self._eof_sent = True
-        self._restore_tcp_user_timeout()
 
 
 class _Connection(web.RequestHandler):
@@ -228,9 +226,9 @@ class Client:
             response.force_close()  # the rest of the request body is not worth reading
         self.response = response
 
-    async def open(self, headers: Headers, *, stall: float) -> None:
+    async def open(self, headers: Headers) -> None:
         """Commit: status 200 and the head of an event stream. Raises ClientGone."""
-        response = EventStream(headers, stall=stall)
+        response = EventStream(headers)
         self.response = response
         self._watch_flow()
         try:

@@ -299,18 +299,19 @@ class Pool:
         task = asyncio.current_task()
         assert task is not None
         try:
-            phases = await self._dialer.dial(select)
+            try:
+                phases = await self._dialer.dial(select)
+            finally:
+                self._opening.discard(task)
             self._opened(phases, made)
             made = None  # the pool's from here
         except ConnectFailed as error:
-            self._opening.discard(task)
             self._failed(error)
             if self._observer is not None:
                 self._observer.connect_failed(error.code)
         finally:
             if made is not None:
                 made.abort()
-            self._opening.discard(task)
             self._schedule()
 
     def _opened(self, phases: ConnectPhases, connection: Connection | None) -> None:

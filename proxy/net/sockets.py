@@ -85,7 +85,7 @@ async def first_to_answer(
             raise failures[0]
         return attempts[winner], winner.result()
     finally:
-        await _give_up(attempts, winner)
+        _give_up(attempts, winner)
 
 
 async def _connect(address: Address, options: Sequence[tuple[int, int, int]]) -> socket.socket:
@@ -98,18 +98,13 @@ async def _connect(address: Address, options: Sequence[tuple[int, int, int]]) ->
     return made
 
 
-async def _give_up(
+def _give_up(
     attempts: Iterable[asyncio.Task[socket.socket]], winner: asyncio.Task[socket.socket] | None
 ) -> None:
-    """End every attempt but the winner's, and close what one opened in the same moment."""
-    others = [task for task in attempts if task is not winner]
-    for task in others:
-        if not task.cancel() and not task.cancelled() and task.exception() is None:
+    """Cancel every attempt but the winner's; one cancelled closes its socket in the next turn of
+    the loop. Close here what another opened in the same moment as the winner."""
+    for task in attempts:
+        if task is winner or task.cancel() or task.cancelled():
+            continue
+        if task.exception() is None:
             task.result().close()
-    try:
-        if others:
-            await asyncio.wait(others)
-    except asyncio.CancelledError:
-        if winner is not None:
-            winner.result().close()
-        raise

@@ -1,7 +1,7 @@
 """One lazy timer for everything that is due when nothing comes.
 
-Nothing is re-armed per event: when the timer fires it asks again what is due, and sleeps on when
-that has moved.
+Nothing is re-armed per event or per stage: the timer fires at least as often as the shortest
+deadline there is, asks what is due, and sleeps on.
 """
 
 from __future__ import annotations
@@ -12,28 +12,32 @@ from collections.abc import Callable
 
 from proxy.core.flow.patience import Due
 
-_SHORTEST = 0.001
+_TICK = 0.001
 """Seconds. A deadline that rounding put just ahead of us is not asked for again and again."""
 
 
 class Watchdog:
     """Asks `due` what comes next and when; calls `act` when it has come. Its owner stops it."""
 
-    __slots__ = ("_act", "_due", "_loop", "_timer")
+    __slots__ = ("_act", "_due", "_loop", "_shortest", "_timer")
 
     def __init__(
-        self, due: Callable[[], tuple[float, Due]], act: Callable[[Due, float], None]
+        self,
+        due: Callable[[], tuple[float, Due]],
+        act: Callable[[Due, float], None],
+        *,
+        shortest: float,
     ) -> None:
+        """`shortest` is the least time, in seconds, in which anything can fall due."""
         self._due = due
         self._act = act
+        self._shortest = shortest
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
-    def arm(self) -> None:
-        """Begin, or look again because a deadline may have moved nearer."""
-        self.stop()
-        wait = self._due()[0] - time.monotonic()
-        self._timer = self._loop.call_later(max(wait, _SHORTEST), self._look)
+    def start(self) -> None:
+        """Begin. Deadlines may come nearer at any time: nothing has to be said here."""
+        self._timer = self._loop.call_later(self._shortest, self._look)
 
     def stop(self) -> None:
         """Nothing is due any more."""
@@ -42,10 +46,11 @@ class Watchdog:
             self._timer = None
 
     def _look(self) -> None:
-        self._timer = None
         now = time.monotonic()
         when, due = self._due()
         if when <= now:
+            self._timer = None
             self._act(due, now)
         else:
-            self.arm()
+            wait = min(max(when - now, _TICK), self._shortest)
+            self._timer = self._loop.call_later(wait, self._look)

@@ -29,7 +29,7 @@ Key = tuple[str, ...]
 
 
 class Histograms:
-    """A histogram and its children, kept: to ask for one by `labels` takes longer than to use it."""
+    """A histogram and its children, kept: `labels` takes longer than what it is asked for."""
 
     def __init__(
         self,

@@ -66,7 +66,8 @@ class Metrics:
         build(registry, __version__)
         registry.register(self._watched)
         ProcessCollector(registry=registry)
-        disable_created_metrics()  # in the whole process: one more series for each child
+        # For the whole process: creation times are one more series for each child.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
 
     def scrape(self, accept: str) -> Scrape:
         """All metrics, in the format that an `Accept` header asks for."""

@@ -27,6 +27,8 @@ class Http1Connection(asyncio.Protocol):
         self._parser = RequestParser()
         self._current: Http1Outlet | None = None
         self._discarding = False
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -48,12 +50,10 @@ class Http1Connection(asyncio.Protocol):
         self._wire.disconnected(self.transport, self._connection)
 
     def pause_writing(self) -> None:
-        if self._current is not None:
-            self._current.writable.clear()
+        self._writable.clear()
 
     def resume_writing(self) -> None:
-        if self._current is not None:
-            self._current.writable.set()
+        self._writable.set()
 
     def _advance(self) -> None:
         """Takes what the parser has; a further request waits until this one is answered."""
@@ -70,6 +70,7 @@ class Http1Connection(asyncio.Protocol):
                         self._body_part(part)
         except BadRequest as error:
             self._reject(error.status)
+            return
         if self._parser.buffered > _READ_AHEAD:
             self.transport.pause_reading()
 
@@ -80,7 +81,7 @@ class Http1Connection(asyncio.Protocol):
         )
         if (head.get(b"expect") or b"").lower() == b"100-continue":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._current = Http1Outlet(self.transport, head, entry)
+        self._current = Http1Outlet(self.transport, self._writable, head, entry)
         self._current.task = self._wire.start(self._answer(self._current))
 
     def _body_part(self, data: bytes) -> None:
@@ -112,6 +113,7 @@ class Http1Connection(asyncio.Protocol):
             self.transport.close()
             return
         self._discarding = True
+        self.transport.resume_reading()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(_LINGER, self.transport.close)
 
@@ -144,22 +146,23 @@ class Http1Connection(asyncio.Protocol):
 class Http1Outlet:
     """One request on an HTTP/1.1 connection; see `Outlet`."""
 
-    def __init__(self, transport: asyncio.Transport, head: Head, entry: Entry) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, writable: asyncio.Event, head: Head, entry: Entry
+    ) -> None:
         self.entry = entry
         self.task: asyncio.Task[None] | None = None
         self.body_whole = False
         self.body_changed = asyncio.Event()
-        self.writable = asyncio.Event()
-        self.writable.set()
         self.must_close = not head.keep_alive
         self._old = head.version == "HTTP/1.0"
         self._transport = transport
+        self._writable = writable
         self._chunked = False
         self._left: int | None = None
 
     @property
     def blocked(self) -> bool:
-        return not self.writable.is_set()
+        return not self._writable.is_set()
 
     async def body(self, at_least: int | None = None) -> None:
         while not self.body_whole and (at_least is None or self.entry.body_size < at_least):
@@ -195,7 +198,7 @@ class Http1Outlet:
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     async def unblocked(self) -> None:
-        await self.writable.wait()
+        await self._writable.wait()
 
     async def end(self, ending: Ending, code: int) -> None:
         match ending:

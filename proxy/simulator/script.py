@@ -78,12 +78,12 @@ def write_script(
     """The answer to this call; `cached` prompt tokens need no prefill."""
     timing = _timing(call, behaviour, fault, cached, random)
     tools = tuple(call_tool(tool, call.asked, random) for tool in call.tools)
-    spoken = list(_spoken(call, behaviour, fault, tools, random))
-    kept = spoken[: call.max_tokens]
+    spoken = _spoken(call, behaviour, fault, tools, random)
+    kept = list(islice(spoken, call.max_tokens))
     tokens = tuple(Token(timing.first_token + i * timing.gap, *said) for i, said in enumerate(kept))
     reasoning = sum(token.kind is Kind.REASONING for token in tokens)
     natural = "tool_calls" if tools else "stop"
-    reason = natural if len(kept) == len(spoken) else "length"
+    reason = natural if next(spoken, None) is None else "length"
     return Script(
         head_at=timing.head_at,
         tokens=tokens,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import tempfile
 from contextlib import AsyncExitStack
@@ -102,7 +103,7 @@ class Simulator:
                 backlog=_BACKLOG,
             )
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = os.strerror(error.errno) if error.errno else str(error)
             raise CannotListen(f"cannot listen on {host}:{port}: {reason}") from error
         opened.callback(server.close)
         return int(server.sockets[0].getsockname()[1])

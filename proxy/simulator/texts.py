@@ -77,12 +77,11 @@ def thought(chinese: bool, random: Random) -> Iterator[str]:
 def _endless(sentences: tuple[str, ...], random: Random) -> Iterator[str]:
     order = list(sentences)
     random.shuffle(order)
-    for count, sentence in enumerate(cycle(order), 1):
-        yield from pieces(sentence, random)
-        if count % _PARAGRAPH == 0:
+    for count, sentence in enumerate(cycle(order)):
+        opens = count % _PARAGRAPH == 0
+        if opens and count:
             yield "\n\n"
-        elif not is_chinese(sentence):
-            yield " "
+        yield from pieces(sentence if opens or is_chinese(sentence) else " " + sentence, random)
 
 
 def pieces(text: str, random: Random) -> Iterator[str]:

@@ -26,28 +26,34 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class SlowText:
-    """Texts that are ready when `finish` is set."""
+class SlowTexts:
+    """Stands before the metrics: no text is ready before `finish`, and each step is counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         self.begun: list[str] = []
-        self.at_once = 0
-        self.most_at_once = 0
-        self.began = asyncio.Event()
+        self.together = self.most_together = 0
         self.finish = threading.Event()
-        self._loop = asyncio.get_running_loop()
+        self._metrics = metrics
+        self._asked: asyncio.Queue[None] = asyncio.Queue()
 
-    def of(self, scrape: Scrape) -> Scrape:
+    def scrape(self, accept: str) -> Scrape:
+        self._asked.put_nowait(None)
+        scrape = self._metrics.scrape(accept)
+
         def text() -> bytes:
             self.begun.append(scrape.content_type)
-            self.at_once += 1
-            self.most_at_once = max(self.most_at_once, self.at_once)
-            self._loop.call_soon_threadsafe(self.began.set)
+            self.together += 1
+            self.most_together = max(self.most_together, self.together)
             assert self.finish.wait(10)
-            self.at_once -= 1
+            self.together -= 1
             return scrape.text()
 
         return Scrape(scrape.content_type, text)
+
+    async def asked(self, times: int) -> None:
+        async with asyncio.timeout(10):
+            for _ in range(times):
+                await self._asked.get()
 
 
 class Admin:
@@ -57,11 +63,7 @@ class Admin:
         self.metrics = Metrics(NAMES)
         self.readiness = Readiness(ready=True)
         self.port = 0
-        self.slow: SlowText | None = None
-
-    def scrape(self, accept: str) -> Scrape:
-        scrape = self.metrics.scrape(accept)
-        return scrape if self.slow is None else self.slow.of(scrape)
+        self.scrape = self.metrics.scrape
 
     async def get(self, path: str, *headers: str, host: str = "127.0.0.1") -> Answer:
         return await self.ask(f"GET {path} HTTP/1.1", f"Host: {host}", *headers)
@@ -86,8 +88,10 @@ class Admin:
 @pytest.fixture
 async def admin() -> AsyncIterator[Admin]:
     admin = Admin()
-    app = make_admin(admin.scrape, lambda: admin.readiness, ["Proxy.Example"])
-    runner = web.AppRunner(app, access_log=None)
+    app = make_admin(
+        lambda accept: admin.scrape(accept), lambda: admin.readiness, ["Proxy.Example"]
+    )
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -144,21 +148,44 @@ async def test_open_metrics_is_served_when_asked_for(admin: Admin) -> None:
     assert answer.body.endswith(b"# EOF\n")
 
 
-OPEN_METRICS = "Accept: application/openmetrics-text"
-
-
-async def test_many_scrapes_at_once_share_one_text(admin: Admin) -> None:
-    slow = admin.slow = SlowText()
-    first = asyncio.create_task(admin.get("/metrics"))
-    await slow.began.wait()
-    others = [asyncio.create_task(admin.get("/metrics")) for _ in range(50)]
-    assert (await admin.get("/livez")).status == 200  # the loop goes on, and the others have asked
+async def test_scrapes_at_once_share_one_text_and_the_loop_goes_on(admin: Admin) -> None:
+    slow = SlowTexts(admin.metrics)
+    admin.scrape = slow.scrape
+    scrapes = [asyncio.create_task(admin.get("/metrics")) for _ in range(50)]
+    await slow.asked(50)
+    assert (await admin.get("/livez")).status == 200
     slow.finish.set()
-    answers = await asyncio.gather(first, *others)
-    assert {answer.status for answer in answers} == {200}
-    assert slow.most_at_once == 1
-    assert len(slow.begun) < 51
+    assert {answer.status for answer in await asyncio.gather(*scrapes)} == {200}
+    assert len(slow.begun) == 1
     await admin.get("/metrics")
+    assert len(slow.begun) == 2
+
+
+async def test_two_formats_are_made_one_after_the_other(admin: Admin) -> None:
+    slow = SlowTexts(admin.metrics)
+    admin.scrape = slow.scrape
+    accepts = ("Accept: text/plain", "Accept: application/openmetrics-text") * 2
+    scrapes = [asyncio.create_task(admin.get("/metrics", accept)) for accept in accepts]
+    await slow.asked(4)
+    slow.finish.set()
+    answers = await asyncio.gather(*scrapes)
+    ends = [answer.body.endswith(b"# EOF\n") for answer in answers]
+    assert ends == [False, True, False, True]
+    assert (len(slow.begun), slow.most_together) == (2, 1)
+
+
+async def test_a_scraper_that_leaves_takes_nothing_from_those_who_stay(admin: Admin) -> None:
+    slow = SlowTexts(admin.metrics)
+    admin.scrape = slow.scrape
+    leaving = asyncio.create_task(admin.get("/metrics"))
+    await slow.asked(1)
+    staying = asyncio.create_task(admin.get("/metrics"))
+    await slow.asked(1)
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    slow.finish.set()
+    assert (await staying).body.endswith(b"\n")
+    assert len(slow.begun) == 1
 
 
 async def test_every_path_that_the_index_names_is_there(admin: Admin) -> None:

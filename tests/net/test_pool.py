@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import pytest
 
 from proxy.errors import PoolExhausted
-from tests.fakes.pool_peer import GUARD, Observed, PoolPeer, a_pool, ask, send
+from proxy.net.dial import ConnectPhases
+from proxy.net.h2.connection import Connection
+from tests.fakes.pool_peer import GUARD, Answer, Observed, PoolPeer, a_pool, ask, send
 
 T = TypeVar("T")
 
@@ -62,6 +64,19 @@ async def test_the_peers_stream_limit_is_kept_even_by_a_cold_burst(limit: int) -
         assert {served.most_open for served in peer.connections} == {limit}
 
 
+async def test_the_peers_limit_once_known_sizes_the_growth() -> None:
+    class Counting(Observed):
+        def connected(self, phases: ConnectPhases) -> None:
+            still_opening.append(pool.stats().opening)
+            super().connected(phases)
+
+    still_opening: list[int] = []
+    async with PoolPeer(max_streams=3) as peer, a_pool(peer, Counting()) as pool:
+        await at_once(12, lambda: send(pool, "/hold"))
+    # The first alone, then, with its SETTINGS, the other three together.
+    assert still_opening == [0, 2, 1, 0]
+
+
 async def test_requests_go_to_the_least_loaded_connection() -> None:
     async with PoolPeer() as peer, a_pool(peer, warm_connections=4) as pool:
         await pool.start()
@@ -94,16 +109,28 @@ async def test_full_connections_make_requests_wait_in_order() -> None:
             assert order == list(range(done))
 
 
-async def test_a_newcomer_does_not_overtake_a_request_that_was_told_to_come() -> None:
+async def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
+    class ThenAnother(Answer):
+        """Its end brings the newcomer, in the same turn of the loop that frees the stream."""
+
+        def on_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+            nonlocal newcomer
+            newcomer = asyncio.create_task(pool.acquire(time.monotonic() + 0.05))
+            super().on_end(trailers)
+
+    newcomer: asyncio.Task[Connection | None] | None = None
     limits: dict[str, Any] = {"streams_per_connection": 1, "max_connections": 1}
     async with PoolPeer() as peer, a_pool(peer, **limits) as pool:
-        first = await send(pool, "/hold")
+        connection = await pool.acquire(None)
+        assert connection is not None
+        first = ask(connection, "/hold", ThenAnother())
         waits = asyncio.create_task(send(pool, "/hold"))
         await peer.until(lambda: peer.held == 1)
         peer.connections[0].release()
         await first.whole()
+        assert newcomer is not None
         with pytest.raises(PoolExhausted):
-            await pool.acquire(time.monotonic() + 0.05)
+            await newcomer
         assert not (await waits).over
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from proxy.core.policy.pooling import FIRST_BACKOFF
 from proxy.errors import ConnectFailed, ConnectTimeout, PoolExhausted, UpstreamError
+from proxy.net.dns import Address
 from proxy.net.pool import Origin, Pool
 from tests.fakes.dialling import black_hole, closed_again, closed_port, open_sockets, settings
 from tests.fakes.pool_peer import GUARD, Observed, PoolPeer, a_pool, send
@@ -112,6 +114,25 @@ async def test_while_some_connections_live_a_failed_attempt_fails_nobody() -> No
             assert (await (await waits).whole()).body == b"ok"
 
 
+async def test_an_attempt_that_fails_beside_one_that_lives_fails_nobody() -> None:
+    async with PoolPeer() as peer:
+        ports = iter([closed_port(), peer.port])
+
+        async def resolve(host: str, port: int) -> list[Address]:
+            port = next(ports)
+            await asyncio.sleep(0)  # so that both attempts ask
+            if port == peer.port:
+                await observed.until(lambda: bool(observed.failures))
+            return [Address(socket.AF_INET, ("127.0.0.1", port))]
+
+        observed = Observed()
+        limits: dict[str, Any] = {"streams_per_connection": 1, "resolver": resolve}
+        async with a_pool(peer, observed, **limits) as pool:
+            first, second = await asyncio.gather(send(pool), send(pool))
+            await asyncio.gather(first.whole(), second.whole())
+        assert observed.failures == ["upstream_connect_failed"]
+
+
 async def test_a_pool_is_refused_to_a_second_event_loop() -> None:
     pool = Pool(Origin("http", "127.0.0.1", closed_port()), settings(), None)
     await pool.start()
@@ -125,38 +146,38 @@ async def test_a_pool_is_refused_to_a_second_event_loop() -> None:
 
 
 async def test_closing_leaves_no_task_and_no_socket() -> None:
+    observed = Observed()
     async with PoolPeer() as peer:
         tasks, sockets = asyncio.all_tasks(), open_sockets()
-        limits: dict[str, Any] = {
-            "streams_per_connection": 2,
-            "max_connections": 4,
-            "warm_connections": 2,
-        }
-        async with a_pool(peer, **limits) as pool:
+        limits: dict[str, Any] = {"streams_per_connection": 2, "max_connections": 4}
+        async with a_pool(peer, observed, warm_connections=2, **limits) as pool:
             await pool.start()
             answers = [await send(pool, "/hold") for _ in range(8)]
             await peer.until(lambda: peer.held == 8)
             waits = asyncio.create_task(pool.acquire(None))
             peer.connections[0].go_away()
-            await asyncio.sleep(0)
+            await observed.until(lambda: pool.stats().draining == 1)
             await pool.close()
+            # All of it is true at once, not some time later.
+            assert asyncio.all_tasks() <= tasks | {waits}
+            assert len(observed.ends) == len(observed.phases)
+            assert all(answer.over for answer in answers)
             await pool.close()
             with pytest.raises(PoolExhausted, match="closed"):
                 await waits
             with pytest.raises(PoolExhausted, match="closed"):
                 await pool.acquire(None)
-        assert all(answer.over for answer in answers)
-        assert asyncio.all_tasks() == tasks
         await closed_again(sockets)
 
 
 async def test_closing_ends_an_attempt_to_connect() -> None:
     with black_hole() as port:
         tasks, sockets = asyncio.all_tasks(), open_sockets()
-        async with a_pool(port, warm_connections=3) as pool:
+        async with a_pool(port, warm_connections=3) as pool, asyncio.timeout(2):
             await pool.start()
             for _ in range(3):
                 await asyncio.sleep(0)
             assert pool.stats().opening == 3
+            await pool.close()
         assert asyncio.all_tasks() == tasks
         assert open_sockets() == sockets

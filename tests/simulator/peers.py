@@ -68,13 +68,20 @@ def raw_request(
     return head.encode() + body
 
 
+def address(url: str) -> tuple[str, int]:
+    """Host and port of a URL that names both."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return parts.hostname, parts.port
+
+
 @asynccontextmanager
 async def connected(
     url: str, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A raw connection; how it ended is the reader's to tell."""
-    parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=tls)
+    reader, writer = await asyncio.open_connection(*address(url), ssl=tls)
     try:
         yield reader, writer
     finally:
@@ -150,11 +157,11 @@ class H2Client(asyncio.Protocol):
             case StreamEnded():
                 self.ended.add(event.stream_id)
             case StreamReset():
-                self.resets[event.stream_id] = int(event.error_code)
+                self.resets[event.stream_id] = int(event.error_code or 0)
             case PingAckReceived():
                 self.pongs += 1
             case ConnectionTerminated():
-                self.goaways.append((event.last_stream_id or 0, int(event.error_code)))
+                self.goaways.append((event.last_stream_id or 0, int(event.error_code or 0)))
                 # h2 takes GOAWAY for the end; for the streams in flight it is not.
                 self.h2.state_machine.state = type(self.h2.state_machine.state).CLIENT_OPEN
 
@@ -182,8 +189,8 @@ class H2Client(asyncio.Protocol):
         """Sends a streaming chat; its stream."""
         return self.send(CHAT, orjson.dumps(chat(**fields)))
 
-    async def until(self, condition: Callable[[H2Client], bool]) -> None:
-        """Returns when the condition holds."""
+    async def until(self, condition: Callable[[H2Client], object]) -> None:
+        """Returns when the condition is true."""
         async with asyncio.timeout(GUARD):
             while not condition(self):
                 self._changed.clear()
@@ -202,11 +209,11 @@ async def h2_client(
     """A client connected to a simulator, over TLS with ALPN or in clear by prior knowledge."""
     url = sim.https_url if tls else sim.http_url
     assert url is not None
-    parts = urlsplit(url)
+    host, port = address(url)
     transport, client = await asyncio.get_running_loop().create_connection(
         lambda: H2Client(window=window),
-        parts.hostname,
-        parts.port,
+        host,
+        port,
         ssl=trusting(sim, "h2") if tls else None,
     )
     try:

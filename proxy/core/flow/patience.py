@@ -24,6 +24,12 @@ class Limits(NamedTuple):
     """How long a client may read nothing before its connection is dropped."""
     max_answer: int
 
+    @property
+    def shortest(self) -> float:
+        """The least time in which anything can fall due, whatever happens meanwhile."""
+        waits = (self.first_token, self.idle, self.total, self.heartbeat, self.stall)
+        return min(wait for wait in waits if wait)
+
 
 class Due(Enum):
     """What to do when a deadline is reached."""
