@@ -181,7 +181,7 @@ def test_check_prints_effective_settings_with_secrets_masked(tmp_path: Path) -> 
     assert result.exit_code == 0
     assert CANARY not in result.output
     effective = yaml.safe_load(result.stdout)
-    assert effective["timeouts"] == {"first_token": "30s", "idle": "90s", "total": "30m"}
+    assert effective["timeouts"] == {"idle": "90s", "total": "30m"}
     assert effective["endpoints"][0]["api_key"] == "*** (env:KEY)"
     assert effective["server"]["port"] == 8080
 

@@ -163,7 +163,7 @@ def test_a_route_inherits_what_it_leaves_out(write: Write) -> None:
     config = load(write(ENDPOINTS + text), {})
     a, b = (rule.timeouts for rule in config.routes)
     assert a is not None
-    assert (a.first_token, a.idle, a.total) == (30.0, 5.0, 20.0)
+    assert (a.first_token, a.idle, a.total) == (None, 5.0, 20.0)
     assert b == config.timeouts
     assert config.routes[0].stream == config.stream
 

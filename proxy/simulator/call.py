@@ -95,10 +95,9 @@ def anthropic_call(fields: Fields) -> Call:
         raise Refusal("1213", "field max_tokens did not arrive")
     checks.sampling(fields, model.output)
     checks.tool_choice(fields, {"type": "auto"})
-    if fields.get("system"):
-        messages = [{"role": "system", "content": fields["system"]}, *messages]
+    messages = [*_system(fields), *messages]
     wanted = fields.get("thinking")
-    asked = isinstance(wanted, dict) and wanted.get("type") in {"enabled", "adaptive"}
+    asked = isinstance(wanted, dict) and wanted.get("type") in ("enabled", "adaptive")
     return _call(
         fields,
         model,
@@ -108,6 +107,16 @@ def anthropic_call(fields: Fields) -> Call:
         tool_stream=True,
         json_object=False,
     )
+
+
+def _system(fields: Fields) -> list[Fields]:
+    """The system prompt as a message, if there is one."""
+    system = fields.get("system")
+    if not system:
+        return []
+    if not isinstance(system, (str, list)):
+        raise Refusal("1214", "field system is not legal")
+    return [{"role": "system", "content": system}]
 
 
 def fault_in(fields: Fields) -> Fault | None:
@@ -162,8 +171,8 @@ def _text(message: Fields) -> str:
 
 
 def _block_text(block: Any) -> str:
-    if isinstance(block, str):
-        return block
+    if not isinstance(block, dict):
+        return str(block)
     text = block.get("text", block.get("content"))
     return text if isinstance(text, str) else orjson.dumps(block).decode()
 

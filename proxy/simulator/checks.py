@@ -6,7 +6,7 @@ SDKs send explicit nulls.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import orjson
@@ -65,7 +65,7 @@ def messages(fields: Fields, roles: set[str]) -> list[Fields]:
 
 
 def _message(message: Any, roles: set[str]) -> None:
-    if not isinstance(message, dict) or message.get("role") not in roles:
+    if not isinstance(message, dict) or not _one_of(message.get("role"), roles):
         raise Refusal("1214", "the role of a message is not legal")
     content = message.get("content")
     if message["role"] == "assistant" and content in (None, ""):
@@ -73,6 +73,10 @@ def _message(message: Any, roles: set[str]) -> None:
     blocks = content if isinstance(content, list) else [content]
     if not blocks or any(_is_empty(block) for block in blocks):
         raise Refusal("1214", "the content of a message is empty")
+
+
+def _one_of(value: Any, words: Container[str]) -> bool:
+    return isinstance(value, str) and value in words
 
 
 def _is_empty(block: Any) -> bool:
@@ -108,11 +112,11 @@ def _in_range(fields: Fields, name: str, low: float, high: float) -> None:
 def thinking(fields: Fields, model: Model) -> float:
     """How much of the usual the model thinks; 0 = not at all."""
     effort = fields.get("reasoning_effort", "max" if model.effort else "high")
-    if effort not in EFFORTS:
+    if not _one_of(effort, EFFORTS):
         raise Refusal("1210", "field reasoning_effort is not legal")
     wanted = fields.get("thinking", {})
     kind = wanted.get("type", "enabled") if isinstance(wanted, dict) else None
-    if kind not in {"enabled", "disabled"}:
+    if not _one_of(kind, {"enabled", "disabled"}):
         raise Refusal("1210", "field thinking is not legal")
     if kind == "disabled" and model.thinking is Thinking.FORCED:
         raise Refusal("1210", f"{model.name} cannot switch thinking off")
@@ -126,7 +130,7 @@ def json_object(fields: Fields) -> bool:
     """Whether the answer is to be a JSON object."""
     wanted = fields.get("response_format", {"type": "text"})
     kind = wanted.get("type") if isinstance(wanted, dict) else None
-    if kind not in {"text", "json_object"}:
+    if not _one_of(kind, {"text", "json_object"}):
         raise Refusal("1210", "field response_format is text or json_object")
     return bool(kind == "json_object")
 

@@ -160,7 +160,12 @@ class Fault(BaseModel):
 
     def text(self) -> str:
         """The fields that differ from the ordinary, for the ledger."""
-        return ", ".join(f"{k}={v!r}" for k, v in self.model_dump(exclude_defaults=True).items())
+        fields = self.model_dump(mode="python", exclude_defaults=True)
+        return ", ".join(f"{name}={_short(value)}" for name, value in fields.items())
+
+
+def _short(value: Any) -> str:
+    return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
 
 
 def fault_of(fields: Any) -> Fault:

@@ -82,7 +82,7 @@ class Http1Connection(asyncio.Protocol):
         if (head.get(b"expect") or b"").lower() == b"100-continue":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._current = Http1Outlet(self.transport, self._writable, head, entry)
-        self._current.task = self._wire.start(self._answer(self._current))
+        self._current.task = self._wire.start(self._answer(self._current), self.transport)
 
     def _body_part(self, data: bytes) -> None:
         assert self._current is not None

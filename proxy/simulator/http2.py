@@ -46,6 +46,7 @@ class Http2Connection(asyncio.Protocol):
         self._streams: dict[int, Http2Outlet] = {}
         self._last_allowed = _NO_LIMIT
         self._flush_due = False
+        self._pump_due = False
         self._timer: asyncio.TimerHandle | None = None
         self.paused = False
 
@@ -70,6 +71,8 @@ class Http2Connection(asyncio.Protocol):
             return
         for event in events:
             self._received(event)
+        if self._pump_due:  # only now: a stream may be reset in the same read
+            self._pump_all()
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -100,11 +103,10 @@ class Http2Connection(asyncio.Protocol):
             case StreamEnded(stream_id=stream) if stream in self._streams:
                 self._streams[stream].body_ended()
             case StreamReset(stream_id=stream, error_code=code) if stream in self._streams:
-                self._cancel(self._streams[stream], f"rst_stream {int(code)}")
-            case WindowUpdated(stream_id=stream) if stream in self._streams:
-                self._streams[stream].pump()
-            case WindowUpdated(stream_id=0) | RemoteSettingsChanged():
-                self._pump_all()
+                self._cancel(self._streams[stream], f"rst_stream {int(code or 0)}")
+                self._settle()
+            case WindowUpdated() | RemoteSettingsChanged():
+                self._pump_due = True
             case PingReceived():
                 self._connection.pings += 1
                 self._wire.ledger.changed()
@@ -126,7 +128,7 @@ class Http2Connection(asyncio.Protocol):
         entry = self._wire.ledger.arrived(self._connection, stream, method, target, headers)
         outlet = Http2Outlet(self, stream, entry)
         self._streams[stream] = outlet
-        outlet.task = self._wire.start(self._answer(outlet))
+        outlet.task = self._wire.start(self._answer(outlet), self.transport)
         if self._connection.requests == self._wire.settings.goaway_after:
             self.go_away(stream, ErrorCodes.NO_ERROR)
 
@@ -146,7 +148,7 @@ class Http2Connection(asyncio.Protocol):
         self._connection.goaway_received = True
         self.h2.state_machine.state = ConnectionState.SERVER_OPEN
         self._last_allowed = 0
-        self._close_if_done()
+        self._settle()
 
     # --- what we send ---------------------------------------------------------------------------
 
@@ -156,9 +158,7 @@ class Http2Connection(asyncio.Protocol):
         finally:
             self._streams.pop(outlet.stream, None)
         self.flush()
-        self._close_if_done()
-        if not self._streams:
-            self._wait_idle()
+        self._settle()
 
     def flush_soon(self) -> None:
         """Lets all that is written in this turn of the loop leave in one write."""
@@ -198,23 +198,29 @@ class Http2Connection(asyncio.Protocol):
             outlet.task.cancel()
 
     def _pump_all(self) -> None:
+        self._pump_due = False
         for outlet in list(self._streams.values()):
             outlet.pump()
 
-    def _close_if_done(self) -> None:
-        if self._last_allowed != _NO_LIMIT and not self._streams:
-            self.flush()
-            self.transport.close()
+    def _settle(self) -> None:
+        """Without streams: closes if one side has said goodbye, else waits for more."""
+        if self._streams:
+            return
+        if self._last_allowed == _NO_LIMIT:
+            self._wait_idle()
+            return
+        self.flush()
+        self.transport.close()
 
     def _wait_idle(self) -> None:
         timeout = self._wire.settings.keepalive_timeout
-        if timeout is not None:
-            self._stop_timer()
+        self._stop_timer()
+        if timeout is not None and not self.transport.is_closing():
             self._timer = self._loop.call_later(timeout, self._idle_out)
 
     def _idle_out(self) -> None:
         self.go_away(self.h2.highest_inbound_stream_id, ErrorCodes.NO_ERROR)
-        self._close_if_done()
+        self._settle()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -127,15 +127,24 @@ class Ledger:
         return [entry for entry in self.entries if entry.open]
 
     async def until(self, condition: Callable[[Ledger], bool], within: float = 5.0) -> None:
-        """Returns when the condition holds; raises `TimeoutError` after `within` seconds."""
+        """Returns when the condition holds; raises `TimeoutError` after `within` seconds.
+
+        A condition may look at an entry that is not there yet: it then does not hold.
+        """
         async with asyncio.timeout(within):
-            while not condition(self):
+            while not self._holds(condition):
                 change = asyncio.get_running_loop().create_future()
                 self._changes.add(change)
                 try:
                     await change
                 finally:
                     self._changes.discard(change)
+
+    def _holds(self, condition: Callable[[Ledger], bool]) -> bool:
+        try:
+            return condition(self)
+        except IndexError:
+            return False
 
     def changed(self) -> None:
         """Wakes those who wait in `until`."""

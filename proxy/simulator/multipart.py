@@ -35,4 +35,8 @@ def _part(section: bytes) -> tuple[str, Part]:
     if not blank or name is None:
         raise Refusal("1214", "a part of the request has no name")
     filename = _FILENAME.search(head)
-    return name[1].decode(), Part(filename[1].decode() if filename else None, content)
+    return name[1].decode(errors="replace"), Part(_text(filename), content)
+
+
+def _text(found: re.Match[bytes] | None) -> str | None:
+    return None if found is None else found[1].decode(errors="replace")

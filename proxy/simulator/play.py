@@ -65,10 +65,13 @@ class Player:
         self._ledger.changed()
 
     async def _until(self, at: float) -> None:
-        wait = self._start + at * self._scale - time.monotonic()
+        due = self._start + at * self._scale
+        wait = due - time.monotonic()
         if wait > _SHORTEST_WAIT:
+            while wait > _SHORTEST_WAIT:  # uvloop's timers may be a few milliseconds early
+                await asyncio.sleep(wait)
+                wait = due - time.monotonic()
             self._in_turn = 0
-            await asyncio.sleep(wait)
             return
         self._in_turn += 1
         if self._in_turn % _WRITES_PER_TURN == 0:

@@ -36,12 +36,13 @@ def call_tool(tool: Tool, prompt: str, random: Random) -> ToolCall:
 def _value(schema: Any, names: list[str], random: Random) -> Any:
     if not isinstance(schema, dict):
         return None
-    if schema.get("enum"):
+    if isinstance(schema.get("enum"), list) and schema["enum"]:
         return schema["enum"][0]
     match schema.get("type", "object" if "properties" in schema else "string"):
         case "object":
-            properties = schema.get("properties") or {}
-            return {name: _value(each, names, random) for name, each in properties.items()}
+            properties = schema.get("properties")
+            fields = properties.items() if isinstance(properties, dict) else ()
+            return {name: _value(each, names, random) for name, each in fields}
         case "array":
             return [_value(schema.get("items", {}), names, random)]
         case "integer":

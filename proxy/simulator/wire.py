@@ -7,6 +7,7 @@ import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from proxy.simulator.ledger import Connection, Entry, Ledger
@@ -33,8 +34,8 @@ class Wire:
         """A connection was accepted; its end must be told to `disconnected`."""
         self._transports.add(transport)
         tls = transport.get_extra_info("ssl_object") is not None
-        peer = "{}:{}".format(*transport.get_extra_info("peername")[:2])
-        return self.ledger.connected(protocol, tls, peer)
+        host, port = (transport.get_extra_info("peername") or ("?", 0))[:2]
+        return self.ledger.connected(protocol, tls, f"{host}:{port}")
 
     def disconnected(self, transport: asyncio.Transport, connection: Connection) -> None:
         self._transports.discard(transport)
@@ -42,17 +43,21 @@ class Wire:
             self._all_gone.set()
         self.ledger.disconnected(connection)
 
-    def start(self, answering: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start(
+        self, answering: Coroutine[Any, Any, None], transport: asyncio.Transport
+    ) -> asyncio.Task[None]:
         """A task for one request, owned by this object until it ends."""
         task = asyncio.get_running_loop().create_task(answering)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(partial(self._ended, transport))
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, transport: asyncio.Transport, task: asyncio.Task[None]) -> None:
+        """A defect of ours is told, and ends the connection rather than leave it silent."""
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _LOG.error("the simulator failed to answer a request", exc_info=error)
+            transport.abort()
 
     async def close(self) -> None:
         """Drops every connection and ends every request."""

@@ -31,12 +31,12 @@
 #define TIMER_SLOT (-1)
 #define STDIN_SLOT (-2)
 
-enum body { IN_HEAD, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAILER, LENGTH_DATA, UNTIL_CLOSE };
+enum body { CONNECTING, IN_HEAD, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAILER, LENGTH_DATA, UNTIL_CLOSE };
 
 struct slot {
     int fd;
     int left;         /* requests still to send, this one included */
-    int used;         /* the connection has carried a request before */
+    int used;         /* the connection has carried an answer before */
     uint64_t begin;   /* when the first request is due */
     uint64_t sent;
     int first_byte, first_event;
@@ -84,13 +84,14 @@ static void open_slot(struct slot *s) {
                             .sin_port = htons((uint16_t)port),
                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int one = 1;
-    s->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (s->fd < 0 || connect(s->fd, (struct sockaddr *)&a, sizeof a)) die("connect");
-    fcntl(s->fd, F_SETFL, O_NONBLOCK);
+    s->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (s->fd < 0) die("socket");
     setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    struct epoll_event e = {.events = EPOLLIN, .data.u64 = (uint64_t)(s - slots)};
+    if (connect(s->fd, (struct sockaddr *)&a, sizeof a) && errno != EINPROGRESS) die("connect");
+    struct epoll_event e = {.events = EPOLLOUT, .data.u64 = (uint64_t)(s - slots)};
     epoll_ctl(ep, EPOLL_CTL_ADD, s->fd, &e);
     s->used = 0;
+    s->state = CONNECTING;
 }
 
 static void send_request(struct slot *s) {
@@ -125,12 +126,13 @@ static void finish(struct slot *s, const char *problem, int reusable) {
         s->fd = -1;
         return;
     }
-    if (s->fd < 0) {
-        reconnects_n++;
-        open_slot(s);
+    if (s->fd >= 0) {
+        s->used = 1;
+        send_request(s);
+        return;
     }
-    send_request(s);
-    s->used = 1;
+    reconnects_n++;
+    open_slot(s);
 }
 
 /* --- the body: server-sent events ---------------------------------------------------------------- */
@@ -285,6 +287,7 @@ static int take_bytes(struct slot *s, const char *p, int n, uint64_t now) {
             }
             s->line_len = 0;
             break;
+        case CONNECTING: /* nothing is read before a request was sent */
         case UNTIL_CLOSE:
             used = n;
             take_body(s, p, (size_t)n, now);
@@ -294,6 +297,19 @@ static int take_bytes(struct slot *s, const char *p, int n, uint64_t now) {
         n -= used;
     }
     return 0;
+}
+
+static void on_connected(struct slot *s) {
+    int problem = 0;
+    socklen_t size = sizeof problem;
+    getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &problem, &size);
+    if (problem) {
+        finish(s, strerror(problem), 0);
+        return;
+    }
+    struct epoll_event e = {.events = EPOLLIN, .data.u64 = (uint64_t)(s - slots)};
+    epoll_ctl(ep, EPOLL_CTL_MOD, s->fd, &e);
+    send_request(s);
 }
 
 static void on_readable(struct slot *s) {
@@ -307,7 +323,6 @@ static void on_readable(struct slot *s) {
         close(s->fd); /* a kept connection may close between requests */
         reconnects_n++;
         open_slot(s);
-        send_request(s);
     } else {
         finish(s, s->state == UNTIL_CLOSE ? NULL : "connection closed", 0);
     }
@@ -331,8 +346,6 @@ static void start_due(void) {
     while (started < concurrency && slots[started].begin <= now_ns()) {
         struct slot *s = &slots[started++];
         open_slot(s);
-        send_request(s);
-        s->used = 1;
     }
     if (started < concurrency) arm(slots[started].begin);
 }
@@ -444,6 +457,8 @@ int main(int argc, char **argv) {
                 running = 0;
             else if (which == TIMER_SLOT)
                 start_due();
+            else if (slots[which].fd >= 0 && slots[which].state == CONNECTING)
+                on_connected(&slots[which]);
             else if (slots[which].fd >= 0)
                 on_readable(&slots[which]);
         }

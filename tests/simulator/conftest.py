@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -24,6 +24,13 @@ async def simulate() -> AsyncIterator[Simulate]:
             return await running.enter_async_context(simulator)
 
         yield start
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Neither a request nor a callback of the loop failed unseen."""
+    yield
+    assert [record.getMessage() for record in caplog.get_records("call")] == []
 
 
 @pytest.fixture

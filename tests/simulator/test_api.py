@@ -337,8 +337,8 @@ async def test_the_time_scale_multiplies_every_wait(simulate: Simulate, http: Se
     assert entry.finished is not None
     assert entry.accepted is not None
     assert entry.finished - entry.accepted >= 0.29
-    assert entry.finished - entry.accepted < 1.0
-    assert entry.first_event - entry.accepted < 0.1
+    assert entry.finished - entry.accepted < 5
+    assert entry.first_event - entry.accepted < 0.25
 
 
 async def test_a_steady_stream_keeps_its_pace(simulate: Simulate, http: Session) -> None:

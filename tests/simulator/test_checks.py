@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.simulator.call import anthropic_call, fault_in, glm_call
 from proxy.simulator.checks import parse
 from proxy.simulator.faults import Fault
 from proxy.simulator.refusals import Refusal
+from proxy.simulator.tools import call_tool
 
 USER = {"role": "user", "content": "Tell me more"}
 TOOL = {"type": "function", "function": {"name": "x" * 65}}
+
+WORDS = (
+    *("model", "messages", "role", "content", "type", "text", "stream", "thinking", "tools"),
+    *(
+        "tool_choice",
+        "function",
+        "name",
+        "parameters",
+        "properties",
+        "enum",
+        "system",
+        "temperature",
+    ),
+    *("reasoning_effort", "response_format", "tool_calls", "input_schema", "max_tokens", "items"),
+)
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no model": ({"model": None}, "1213"),
@@ -91,6 +110,25 @@ def test_what_zai_allows_is_taken() -> None:
 def test_tool_stream_has_no_effect_before_glm_4_6() -> None:
     fields = {"model": "glm-4.5", "messages": [USER], "tool_stream": True}
     assert not glm_call(fields).tool_stream
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(WORDS), JSON), st.booleans())
+def test_no_json_breaks_the_checks(fields: dict[str, Any], bare: bool) -> None:
+    """Whatever the fields hold, a request is understood or refused."""
+    usual: dict[str, Any] = {} if bare else {"model": "glm-4.6", "messages": [USER]}
+    for read in (glm_call, anthropic_call):
+        try:
+            call = read({**usual, "max_tokens": 99, **fields})
+            [call_tool(tool, call.asked, Random(1)) for tool in call.tools]
+        except Refusal as refusal:
+            assert refusal.code in {"1210", "1211", "1213", "1214"}
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"nonsense", b'"text"'])
