@@ -44,12 +44,19 @@ def _bench() -> click.Command:
     return command
 
 
+def _demo() -> click.Command:
+    from proxy.cli.demo import command
+
+    return command
+
+
 _COMMANDS: Final = MappingProxyType(
     {
         "serve": ("Run the proxy.", _serve),
         "check": ("Check a settings file and show the effective settings.", _check),
         "models": ("Show what each model name is served by.", _models),
         "simulate": ("Run a GLM on this machine.", _simulate),
+        "demo": ("The same chat past the proxy and through it.", _demo),
         "bench": ("Measure the stages of the first token.", _bench),
     }
 )

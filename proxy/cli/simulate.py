@@ -13,6 +13,7 @@ import uvloop
 
 from proxy.simulator import (
     PROFILES,
+    Fault,
     FaultRule,
     MissingExtra,
     Simulator,
@@ -39,7 +40,12 @@ def _profiles() -> str:
     return " ".join(f"{name}: {profile.about}." for name, profile in PROFILES.items())
 
 
-@click.command(epilog=f"Profiles. {_profiles()}")
+def _fault_fields() -> str:
+    own = ("times", "every", "after", "path", "model")
+    return f"which requests: {', '.join(own)}; what: {', '.join(Fault.model_fields)}."
+
+
+@click.command(epilog=f"Profiles. {_profiles()}\n\nFields of a fault; {_fault_fields()}")
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="default", show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=PORT, default=8001, show_default=True, help="Plain HTTP; 0: any.")

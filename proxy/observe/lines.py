@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 from typing import Protocol
 
+_GATHER = 0.02
+"""Seconds in which lines gather before the thread looks again: waking it for each line makes it
+contend with the event loop for the interpreter, hundreds of times a second."""
 _PAUSE = 0.01
 """Seconds between two tries when the stream is non-blocking and full."""
 
@@ -36,6 +39,7 @@ class LineWriter:
         self._limit = limit
         self._lines: SimpleQueue[bytes | None] = SimpleQueue()
         self._closed = False
+        self._ended = threading.Event()
         self._dropped = 0
         self._counting = threading.Lock()
         self._thread = threading.Thread(target=self._drain, name="log-writer", daemon=True)
@@ -58,6 +62,7 @@ class LineWriter:
         if not self._closed:
             self._closed = True
             self._lines.put(None)
+            self._ended.set()
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -80,6 +85,7 @@ class LineWriter:
             if batch and self._lines.empty():
                 yield batch
                 batch, size = [], 0
+                self._ended.wait(_GATHER)
             line = self._lines.get()
             if batch and (line is None or size + len(line) > select.PIPE_BUF):
                 yield batch

@@ -24,10 +24,16 @@ THINKING: Any = {"type": "enabled", "budget_tokens": 1024}
 
 
 def client(
-    base_url: str, *, key: str | None = KEY, token: str | None = None, retries: int = 0
+    base_url: str, *, key: str | None = KEY, old: str | None = None, retries: int = 0
 ) -> AsyncAnthropic:
+    """`key` goes as `Authorization: Bearer`, as this SDK does now; `old` as `X-Api-Key`."""
+    headers = None if old is None else {"X-Api-Key": old}
     return AsyncAnthropic(
-        api_key=key, auth_token=token, base_url=base_url, max_retries=retries, timeout=20
+        api_key=key,
+        default_headers=headers,
+        base_url=base_url,
+        max_retries=retries,
+        timeout=20,
     )
 
 
@@ -175,10 +181,10 @@ async def test_a_quota_refusal_keeps_the_headers_that_say_when_it_ends(pair: Pai
 @pytest.mark.parametrize(
     ("options", "header", "value"),
     [
-        ({"key": KEY}, "x-api-key", KEY),
-        ({"key": None, "token": KEY}, "authorization", f"Bearer {KEY}"),
+        ({"key": KEY}, "authorization", f"Bearer {KEY}"),
+        ({"key": None, "old": KEY}, "x-api-key", KEY),
     ],
-    ids=["x-api-key", "bearer"],
+    ids=["bearer", "x-api-key"],
 )
 async def test_the_callers_key_and_version_go_up_as_they_came(
     pair: Pair, options: Dump, header: str, value: str
@@ -195,7 +201,9 @@ async def test_the_callers_key_and_version_go_up_as_they_came(
 
 
 @pytest.mark.parametrize(
-    "options", [{"key": "caller-secret"}, {"key": None, "token": "caller-secret"}]
+    "options",
+    [{"key": "caller-secret"}, {"key": None, "old": "caller-secret"}],
+    ids=["bearer", "x-api-key"],
 )
 async def test_the_endpoints_own_key_takes_the_place_of_the_callers(
     keyed: Pair, options: Dump

@@ -196,6 +196,10 @@ class H2Client(asyncio.Protocol):
                 self._changed.clear()
                 await self._changed.wait()
 
+    def has_body(self, stream: int) -> bool:
+        """Some of the stream's response came."""
+        return bool(self.bodies[stream])
+
     async def answer(self, stream: int) -> bytes:
         """The body of a response that ends as it should."""
         await self.until(lambda c: stream in c.ended)

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from proxy.simulator import Fault, Simulator
+from proxy.simulator.glm import Glm
 from tests.simulator.conftest import Simulate
 from tests.simulator.peers import (
     CHAT,
@@ -184,6 +185,21 @@ async def test_an_early_answer_comes_before_the_body_is_sent(simulate: Simulate)
         writer.write(ask[2048:])  # nobody reads it, and it destroys nothing
         assert b'"code"' in await reader.read(1000)
     assert sim.ledger[0].body_size < 3000
+
+
+async def test_a_defect_is_told_and_ends_the_connection(
+    simulate: Simulate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Glm, "serve", broken)
+    sim = await simulate()
+    got, _ = await ask_raw(sim.http_url, raw_request(CHAT, BODY))
+    assert got == b""
+    (told,) = caplog.records
+    assert told.exc_info is not None
+    caplog.clear()
 
 
 async def test_leaving_the_simulator_ends_what_is_running() -> None:

@@ -1,0 +1,136 @@
+"""What a demonstration prints: tokens as they come, then tables of what was measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from proxy.cli.demo.ask import OnToken, Sample, Way
+
+_STAGES: tuple[tuple[str, Callable[[Sample], float | None]], ...] = (
+    ("connected", lambda sample: sample.connected),
+    ("response headers", lambda sample: sample.headers_at),
+    ("first event", lambda sample: sample.first_event),
+    ("first token", lambda sample: sample.first_token),
+    ("first content", lambda sample: sample.first_content),
+    ("last byte", lambda sample: sample.last_byte),
+)
+_A_DOT = 10
+"""Thinking tokens for each dot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What one way gave."""
+
+    way: Way
+    samples: Sequence[Sample]
+    records: Sequence[dict[str, Any]]
+    """Access log lines of the proxy on this way."""
+
+
+def screen() -> Console:
+    """Where everything goes; a file gets the tables whole."""
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=100)
+
+
+def teller(console: Console) -> OnToken:
+    """Writes each token at once: a dot for some of thinking, the text of what is visible."""
+    thoughts = 0
+
+    def tell(text: str, visible: bool) -> None:
+        nonlocal thoughts
+        if visible:
+            console.out(text, end="")
+            return
+        if thoughts == 0:
+            console.out("(thinking) ", end="")
+        thoughts += 1
+        if thoughts % _A_DOT == 0:
+            console.out(".", end="")
+
+    return tell
+
+
+def begin(console: Console, way: Way) -> None:
+    """The heading above the tokens of a way."""
+    console.print()
+    console.print(Text.assemble((way.name, "bold"), f"  {way.about}"))
+
+
+def stages(shown: Sequence[Shown]) -> Table:
+    """Medians, one column per way."""
+    runs = len(shown[0].samples)
+    title = f"Seconds since the request left the SDK, median of {runs}" if runs > 1 else "Seconds"
+    table = _table(title, ["", *(one.way.name for one in shown)], numbers=True)
+    for name, read in _STAGES:
+        table.add_row(name, *(_seconds(median(one.samples, read)) for one in shown))
+    return table
+
+
+def seen(shown: Sequence[Shown]) -> Table:
+    """What the proxies say of the same requests."""
+    proxied = [one for one in shown if one.records]
+    heads = ["What the proxy saw", *(one.way.name for one in proxied)]
+    table = _table(None, heads, numbers=False)
+    for name, read in _FACTS:
+        table.add_row(name, *(read(one) for one in proxied))
+    return table
+
+
+def median(samples: Sequence[Sample], read: Callable[[Sample], float | None]) -> float | None:
+    """Of what was measured; None if nothing was."""
+    values = [value for sample in samples if (value := read(sample)) is not None]
+    return statistics.median(values) if values else None
+
+
+def overhead(records: Sequence[dict[str, Any]]) -> float:
+    """Median seconds that the proxy itself added before the first byte, by its own clock."""
+    return statistics.median(record["overhead_s"] for record in records)
+
+
+def _models(one: Shown) -> str:
+    record = one.records[0]
+    asked, served = record["requested_model"], record["served_model"]
+    return str(asked) if asked == served else f"{asked}, served by {served}"
+
+
+def _endpoint(one: Shown) -> str:
+    attempt = one.records[0]["attempts"][0]
+    reused = all(record["attempts"][0]["reused"] for record in one.records)
+    return f"{attempt['endpoint']}, {attempt['protocol']}, {'warm' if reused else 'new'} connection"
+
+
+def _events(one: Shown) -> str:
+    """The SDK keeps `[DONE]` to itself, so it hands out one less than the proxy has passed on."""
+    passed = sum(record["events"] for record in one.records)
+    read = sum(sample.events + 1 for sample in one.samples)
+    return f"{passed} passed on, {read} read"
+
+
+_FACTS: tuple[tuple[str, Callable[[Shown], str]], ...] = (
+    ("model", _models),
+    ("endpoint", _endpoint),
+    ("route", lambda one: str(one.records[0]["route"])),
+    ("events, all runs", _events),
+    ("server-timing", lambda one: one.samples[0].headers["server-timing"].replace(", ", "\n")),
+    ("overhead, median", lambda one: f"{overhead(one.records) * 1000:.2f} ms"),
+)
+
+
+def _table(title: str | None, heads: Sequence[str], *, numbers: bool) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for index, head in enumerate(heads):
+        table.add_column(Text(head), justify="right" if numbers and index else "left")
+    return table
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
