@@ -30,6 +30,7 @@ from proxy.errors import Draining
 from proxy.exchange import Exchange
 from proxy.house import House
 from proxy.net.downstream import Client, DataServer
+from proxy.net.http1_probe import Http1Probe
 from proxy.net.listen import listening_socket
 from proxy.net.pool import ConnectPhases, Origin, Pool, client_context
 from proxy.net.upstream import Upstream
@@ -162,6 +163,7 @@ class App:
         observer = _PoolObserver(endpoint.name, self._metrics)
         return Upstream(
             Pool(origin, settings, tls, observer=observer),
+            Http1Probe(origin, tls, settings) if tls and settings.http2 == "auto" else None,
             prefix=urlsplit(endpoint.base_url).path,
             http1_bodies_over=settings.http1_bodies_over,
         )

@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Self
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 from proxy.config import PoolSettings
@@ -20,9 +20,6 @@ from proxy.errors import ConnectFailed, ConnectTimeout
 from proxy.net.dns import Address, Addresses
 from proxy.net.sockets import first_to_answer, socket_options
 from proxy.net.tls import handshake_failure
-
-_SHUTDOWN: Final = 1.0
-"""Seconds a peer may take to answer our TLS close."""
 
 Select = Callable[[str | None], asyncio.Protocol | None]
 """The ALPN result of a new connection -> the protocol that takes it; None closes it."""
@@ -181,7 +178,6 @@ class Dialer:
                 sock=connected,
                 ssl=self._tls,
                 server_hostname=self._origin.host,
-                ssl_shutdown_timeout=_SHUTDOWN,
             )
         if not chooser.taken:
             transport.abort()

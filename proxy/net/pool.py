@@ -179,11 +179,7 @@ class Pool:
         now = time.monotonic()
         seen = [member.seen(now) for member in self._members]
         which = pooling.pick(seen, self._share, now, self._line.promised)
-        if which is None:
-            return None
-        member = self._members[which]
-        member.used = now
-        return member.connection
+        return None if which is None else self._members[which].connection
 
     def _too_late(self) -> UpstreamError:
         stats = self.stats()
@@ -304,14 +300,11 @@ class Pool:
             finally:
                 self._opening.discard(task)
             self._opened(phases, made)
-            made = None  # the pool's from here
         except ConnectFailed as error:
             self._failed(error)
             if self._observer is not None:
                 self._observer.connect_failed(error.code)
         finally:
-            if made is not None:
-                made.abort()
             self._schedule()
 
     def _opened(self, phases: ConnectPhases, connection: Connection | None) -> None:

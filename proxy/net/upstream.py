@@ -22,6 +22,7 @@ from proxy.errors import (
 )
 from proxy.net.h2.connection import Connection, Head, Sink
 from proxy.net.halves import Flow
+from proxy.net.http1_probe import Http1Probe
 from proxy.net.pool import Pool
 from proxy.net.tls import handshake_failure
 
@@ -52,8 +53,12 @@ class StreamSink(Sink, Opened, Protocol):
 class Upstream:
     """One endpoint's origin: its pool, and how requests are put on it."""
 
-    def __init__(self, pool: Pool, *, prefix: str, http1_bodies_over: int) -> None:
+    def __init__(
+        self, pool: Pool, probe: Http1Probe | None, *, prefix: str, http1_bodies_over: int
+    ) -> None:
+        """`probe` is None where no body may take HTTP/1.1 instead of HTTP/2."""
         self.pool = pool
+        self._probe = probe
         self.prefix = prefix
         """The path that the endpoint's base_url begins with, often empty."""
         self._http1_bodies_over = http1_bodies_over
@@ -95,7 +100,8 @@ class Upstream:
         return (
             size > self._http1_bodies_over
             and connection.peer_initial_window <= _SMALL_WINDOW
-            and self.pool.may_use_http1
+            and self._probe is not None
+            and self._probe.speaks_http1()
         )
 
     def h2_headers(self, outgoing: Outgoing, length: int | None) -> list[tuple[bytes, bytes]]:
@@ -131,6 +137,8 @@ class Upstream:
         for task in tuple(self._pumps):
             task.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
+        if self._probe is not None:
+            await self._probe.close()
         await self.pool.close()
 
 

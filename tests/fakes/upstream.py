@@ -9,7 +9,7 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, cast
@@ -47,7 +47,8 @@ H2_ENDINGS = ("clean", "reset", "refused_late", "goaway", "drop")
 class ScriptedUpstream:
     """Listens while entered. `calls` are all requests so far, `arrived` counts them."""
 
-    def __init__(self, script: Script, *, h2: bool = False) -> None:
+    def __init__(self, script: Script, *, h2: bool = False, alpn: Sequence[str] = ("h2",)) -> None:
+        self._alpn = list(alpn)
         self.calls: list[Call] = []
         self.arrived = asyncio.Semaphore(0)
         self._waiting: list[tuple[Callable[[Call], bool], asyncio.Future[Call]]] = []
@@ -61,7 +62,7 @@ class ScriptedUpstream:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        factory = (lambda: _H2Server(self)) if self._h2 else (lambda: _H1Server(self))
+        factory = (lambda: _Chosen(self)) if self._h2 else (lambda: _H1Server(self))
         self._server = await loop.create_server(
             factory, "127.0.0.1", self.port, ssl=self._context()
         )
@@ -100,7 +101,7 @@ class ScriptedUpstream:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._authority.issue_cert("127.0.0.1").configure_cert(context)
-        context.set_alpn_protocols(["h2"])
+        context.set_alpn_protocols(self._alpn)
         return context
 
     async def called(self, is_it: Callable[[Call], bool]) -> Call:
@@ -181,6 +182,19 @@ def _dechunked(data: bytes) -> bytes:
             return b"".join(parts)
         parts.append(data[:length])
         data = data[length + 2 :]
+
+
+class _Chosen(asyncio.Protocol):
+    """Becomes the protocol that ALPN chose."""
+
+    def __init__(self, upstream: ScriptedUpstream) -> None:
+        self.upstream = upstream
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        chosen = transport.get_extra_info("ssl_object").selected_alpn_protocol()
+        protocol = _H2Server(self.upstream) if chosen == "h2" else _H1Server(self.upstream)
+        cast(asyncio.Transport, transport).set_protocol(protocol)
+        protocol.connection_made(transport)
 
 
 class H1Call:
@@ -300,6 +314,7 @@ class H2Call:
         self._server = server
         self._stream = stream
         self._queue = bytearray()
+        self._ending = False
 
     def head(self, status: int = 200, **headers: str) -> None:
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -319,12 +334,16 @@ class H2Call:
                 break
             self._server.h2.send_data(self._stream, bytes(self._queue[:room]))
             del self._queue[:room]
+        if self._ending and not self._queue and not self.gone.is_set():
+            self._ending = False
+            self._server.h2.end_stream(self._stream)
         self._server.flush()
 
     def finish(self, ending: str = "clean") -> None:
         server = self._server
         if ending == "clean":
-            server.h2.end_stream(self._stream)
+            self._ending = True
+            self.push()
         elif ending == "reset":
             server.h2.reset_stream(self._stream, 2)
         elif ending == "refused_late":

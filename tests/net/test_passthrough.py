@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes.raw_client import Answer, RawClient
 from tests.fakes.running import in_front_of, outcomes, running
-from tests.fakes.upstream import Call, ScriptedUpstream
+from tests.fakes.upstream import Call, H1Call, H2Call, ScriptedUpstream
 
 
 @pytest.fixture(params=[False, True], ids=["http1", "h2"])
@@ -194,3 +194,31 @@ async def test_a_path_that_could_be_read_in_two_ways_never_goes_up(tmp_path: Pat
                 client.post(path, b"{}")
                 assert (await client.whole()).status in (400, 404)
         assert upstream.calls == []
+
+
+@pytest.mark.parametrize("alpn", [["h2"], ["h2", "http/1.1"]], ids=["h2 only", "both"])
+async def test_a_big_body_takes_http1_only_where_alpn_offers_it(
+    tmp_path: Path, alpn: list[str]
+) -> None:
+    """The first body asks in the background and goes over HTTP/2; later ones know."""
+
+    async def script(call: Call) -> None:
+        call.head(content_type="text/plain", framing="2")
+        call.send(b"ok")
+        call.finish()
+
+    async with (
+        ScriptedUpstream(script, h2=True, alpn=alpn) as upstream,
+        running(tmp_path, in_front_of(upstream, tmp_path)) as app,
+        aiohttp.ClientSession() as session,
+    ):
+        for _ in range(20):
+            async with session.post(
+                url(app.data_address, "/v1/files"), data=b"x" * 60_000
+            ) as answer:
+                assert await answer.text() == "ok"
+            if isinstance(upstream.calls[-1], H1Call):
+                break
+            await asyncio.sleep(0.02)
+        assert isinstance(upstream.calls[0], H2Call)
+        assert isinstance(upstream.calls[-1], H1Call) == ("http/1.1" in alpn)

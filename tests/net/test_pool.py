@@ -110,6 +110,8 @@ async def test_full_connections_make_requests_wait_in_order() -> None:
 
 
 async def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
+    newcomer: asyncio.Task[Connection | None] | None = None
+
     class ThenAnother(Answer):
         """Its end brings the newcomer, in the same turn of the loop that frees the stream."""
 
@@ -118,7 +120,6 @@ async def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
             newcomer = asyncio.create_task(pool.acquire(time.monotonic() + 0.05))
             super().on_end(trailers)
 
-    newcomer: asyncio.Task[Connection | None] | None = None
     limits: dict[str, Any] = {"streams_per_connection": 1, "max_connections": 1}
     async with PoolPeer() as peer, a_pool(peer, **limits) as pool:
         connection = await pool.acquire(None)
@@ -126,6 +127,8 @@ async def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
         first = ask(connection, "/hold", ThenAnother())
         waits = asyncio.create_task(send(pool, "/hold"))
         await peer.until(lambda: peer.held == 1)
+        for _ in range(3):  # all that was due is done
+            await a_turn()
         peer.connections[0].release()
         await first.whole()
         assert newcomer is not None
@@ -252,11 +255,13 @@ async def test_idle_connections_above_the_limit_are_closed() -> None:
         await pool.start()
         answers = await at_once(5, lambda: send(pool, "/hold"))
         await peer.until(lambda: peer.held == 5)
-        assert observed.ends == []
+        await asyncio.sleep(0.15)  # however long a stream lasts, its connection is not idle
+        released = time.monotonic()
         for served in peer.connections:
             served.release()
         for answer in answers:
             await answer.whole()
         await observed.until(lambda: len(observed.ends) == 3)
+        assert time.monotonic() - released >= 0.1
         assert [reason for reason, _ in observed.ends] == ["idle"] * 3
         assert (pool.stats().connections, pool.stats().idle) == (2, 2)

