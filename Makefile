@@ -28,11 +28,7 @@ demo: $(STAMP) ## the proxy before a simulated GLM, and what it changes
 	@$(BIN)/glm-proxy demo
 
 serve: $(STAMP) ## the proxy on 127.0.0.1:8080 before a simulated GLM
-	@mkdir -p .demo && rm -f .demo/ca.pem
-	@$(BIN)/glm-proxy simulate --tls-port 8443 --ca-file .demo/ca.pem & simulator=$$!; \
-	trap 'kill $$simulator 2>/dev/null; wait $$simulator' EXIT; trap ':' INT TERM; \
-	while [ ! -s .demo/ca.pem ] && kill -0 $$simulator 2>/dev/null; do sleep 0.1; done; \
-	[ -s .demo/ca.pem ] && $(BIN)/glm-proxy serve --config config/demo.yaml
+	@$(BIN)/glm-proxy demo --serve
 
 demo-llm: $(STAMP) $(LLM_STAMP) ## the same before a small real language model
 	@$(BIN)/glm-proxy demo --llm

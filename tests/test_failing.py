@@ -1,4 +1,4 @@
-"""What a client is told when something is wrong: one clear message, the right status, its dialect."""
+"""What a client is told when something is wrong: one message, the right status, its dialect."""
 
 from __future__ import annotations
 

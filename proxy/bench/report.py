@@ -135,7 +135,9 @@ def _goals(plan: Plan, found: Run) -> str:
 
 
 def _number(value: float) -> str:
-    """Three decimals, four where the first three would say little."""
+    """Three decimals; four where the first three would say little, one where they say too much."""
+    if value >= 100:
+        return f"{value:,.1f}"
     return f"{value:.3f}" if value >= 0.1 else f"{value:.4f}"
 
 

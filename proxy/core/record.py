@@ -62,7 +62,7 @@ class Record:
     status: int | None
     """The status the client got; `None` when it left before one was sent."""
     outcome: str
-    """`completed`, `client_gone`, `upstream_failed` (it told an error itself) or an error's code."""
+    """`completed`, `client_gone`, `upstream_failed` (it told an error) or an error's code."""
     stage: str
     """How far it came: `reading`, `routing`, `connecting`, `waiting`, `streaming` or `done`."""
     timeline: Timeline

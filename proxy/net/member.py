@@ -16,7 +16,10 @@ class PoolObserver(Protocol):
     def connected(self, phases: ConnectPhases) -> None: ...
     def connect_failed(self, error_code: str) -> None: ...
     def closed(self, reason: str, age: float) -> None:
-        """`reason`: `max_age`, `idle` or `pool_closed` (ours), `goaway`, or the error's code."""
+        """`reason`: `max_age`, `idle` or `pool_closed` (ours), `goaway` or `lost` (the peer's).
+
+        `age` is in seconds, from open to the socket's end.
+        """
 
 
 class Member:
@@ -37,16 +40,17 @@ class Member:
     def seen(self, now: float) -> pooling.Seen:
         """As it stands, with `used` brought up to date."""
         connection = self.connection
-        busy = (connection.requests, connection.open_streams)
-        if busy != self.busy or connection.open_streams:
+        streams = connection.open_streams
+        busy = (connection.requests, streams)
+        if streams or busy != self.busy:
             self.busy, self.used = busy, now
         return pooling.Seen(
-            streams=connection.open_streams,
-            capacity=connection.capacity,
-            known=connection.settings_seen,
-            accepting=self.accepting,
-            expires=self.expires,
-            used=self.used,
+            streams,
+            connection.capacity,
+            connection.settings_seen,
+            not (connection.draining or connection.closed),
+            self.expires,
+            self.used,
         )
 
     @property

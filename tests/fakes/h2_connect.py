@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from hyperframe.frame import SettingsFrame, WindowUpdateFrame
 
-from proxy.net.h2.connection import Connection, H2Settings
+from proxy.net.h2.connection import Connection, H2Settings, Reader
 from tests.fakes.h2_peer import Peer, PeerConnection
 from tests.fakes.h2_sinks import POST, Recorder
 from tests.fakes.h2_tls import client_tls
@@ -30,11 +30,14 @@ async def connect(
 
 
 async def greeted(
-    peer: Peer, settings: H2Settings | None = None, **values: int
+    peer: Peer,
+    settings: H2Settings | None = None,
+    on_change: Callable[[Connection], None] = lambda _: None,
+    **values: int,
 ) -> tuple[Connection, PeerConnection]:
     """Our connection to a raw peer, with SETTINGS exchanged both ways."""
     index = len(peer.connections)
-    connection = await connect(peer, settings)
+    connection = await connect(peer, settings, on_change)
     there = await peer.connection(index)
     there.send(there.settings(**values), SettingsFrame(0, flags=["ACK"]))
     await there.acked(SettingsFrame)
@@ -53,3 +56,9 @@ async def congested(
     connection.request(POST, stuck, b"x" * 64 * 2**20)
     assert connection.congested
     return connection, there, stuck
+
+
+async def fine(connection: Connection) -> None:
+    """The connection still answers a POST with its body."""
+    reader = Reader.open(connection, POST, b"still there")
+    assert await reader.read() == b"still there"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
@@ -56,6 +57,7 @@ class PeerConnection(Waiting, asyncio.Protocol):
         self.closed = False
         self.deaf = False  # from now on what comes is not looked at, nor answered
         self.answers_pings = False
+        self.stalls = 0.0  # seconds for which the whole process stops behind the next such answer
         self.reads: list[int] = []  # sizes
         self.sips = 0.0  # seconds without reading after each read
         self.hpack = Encoder()
@@ -91,6 +93,8 @@ class PeerConnection(Waiting, asyncio.Protocol):
             self.frames.append(frame)
             if self.answers_pings and isinstance(frame, PingFrame) and "ACK" not in frame.flags:
                 self.send(PingFrame(0, frame.opaque_data, flags=["ACK"]))
+                time.sleep(self.stalls)
+                self.stalls = 0.0
         self.touched()
 
     def _sip(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from proxy.errors import UpstreamError
-from proxy.net.h2.connection import Head
+from proxy.net.h2.connection import Connection, Head
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -85,4 +85,16 @@ class Recorder(Waiting):
     def on_error(self, error: UpstreamError) -> None:
         assert not self.done
         self.error = error
+        self.touched()
+
+
+class Changes(Waiting):
+    """An `on_change` that counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __call__(self, connection: Connection) -> None:
+        self.count += 1
         self.touched()

@@ -124,7 +124,10 @@ class Served(asyncio.Protocol):
     def _answer(self, stream: int, path: bytes) -> None:
         self.requests += 1
         self.most_open = max(self.most_open, len(self.held) + 1)
-        self.h2.send_headers(stream, [(b":status", b"200")])
+        try:
+            self.h2.send_headers(stream, [(b":status", b"200")])
+        except h2.exceptions.ProtocolError:  # the client has left in the same read
+            return
         if path == b"/hold":
             self.held.append(stream)
         else:

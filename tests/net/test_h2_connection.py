@@ -13,6 +13,7 @@ from hyperframe.frame import (
     DataFrame,
     GoAwayFrame,
     HeadersFrame,
+    PingFrame,
     RstStreamFrame,
     SettingsFrame,
     WindowUpdateFrame,
@@ -22,48 +23,12 @@ from proxy.errors import (
     Refused,
     UpstreamProtocolError,
 )
-from proxy.net.h2.connection import Connection, Reader, Stream
+from proxy.net.h2.connection import Connection, Head, Reader, Stream
 from proxy.net.h2.frames import ErrorCode
-from tests.fakes.h2_connect import connect, greeted
-from tests.fakes.h2_peer import Peer, Request, answer_ok
-from tests.fakes.h2_sinks import GET, OK, POST, Headers, Recorder, Waiting
-
-
-class Changes(Waiting):
-    """An `on_change` that counts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __call__(self, connection: Connection) -> None:
-        self.count += 1
-        self.touched()
-
-
-async def silent(request: Request) -> None:
-    """A script for a model that thinks: no answer at all."""
-
-
-async def flowing(request: Request) -> None:
-    """An endless stream of events."""
-    request.head()
-    while not request.gone:
-        await request.data(b"data: token\n\n" * 20)
-        await asyncio.sleep(0)
-
-
-async def fine(connection: Connection) -> None:
-    """The connection still answers."""
-    reader = Reader.open(connection, POST, b"still there")
-    assert await reader.read() == b"still there"
-
-
-async def echo_or_silence(request: Request) -> None:
-    """GET gets no answer, POST its body back."""
-    if request.headers[0] == (b":method", b"POST"):
-        await answer_ok(request)
-
+from tests.fakes.h2_connect import connect, fine, greeted
+from tests.fakes.h2_peer import Peer, Request
+from tests.fakes.h2_scripts import echo_or_silence, flowing, silent
+from tests.fakes.h2_sinks import GET, OK, POST, Changes, Headers, Recorder, Waiting
 
 # --- a plain exchange ----------------------------------------------------------------------------
 
@@ -149,6 +114,32 @@ async def test_what_is_sent_in_one_turn_leaves_in_one_write() -> None:
         connection.request(POST, Recorder(), b"x" * 40_000)
         await there.frame(DataFrame, 1, count=3)
         assert len(there.reads) == 1
+        connection.abort()
+
+
+async def test_answers_to_one_read_leave_in_one_write() -> None:
+    class Quitting(Recorder):
+        stream: Stream
+
+        def on_head(self, head: Head) -> None:
+            super().on_head(head)
+            self.stream.cancel()
+
+    changes = Changes()
+    async with Peer(raw=True, tls=False) as peer:
+        connection, there = await greeted(peer, on_change=changes)
+        sinks = [Quitting() for _ in range(5)]
+        for sink in sinks:
+            sink.stream = connection.request(GET, sink)
+        await there.frame(HeadersFrame, 9)
+        there.reads.clear()
+        changes.count = 0
+        heads = [there.block(sink.stream.id, OK) for sink in sinks]
+        there.send(*heads, there.settings(), PingFrame(0, b"a marker"))
+        await there.until(there.acks)
+        assert len(there.seen(RstStreamFrame)) == 5
+        assert len(there.reads) == 1
+        assert changes.count == 1
         connection.abort()
 
 

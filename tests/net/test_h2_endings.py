@@ -15,36 +15,12 @@ from proxy.errors import (
     Refused,
     UpstreamReset,
 )
-from proxy.net.h2.connection import Connection, H2Settings, Reader
+from proxy.net.h2.connection import Connection, H2Settings
 from proxy.net.h2.frames import ErrorCode
-from tests.fakes.h2_connect import congested, connect, greeted
+from tests.fakes.h2_connect import congested, connect, fine, greeted
 from tests.fakes.h2_peer import Peer, Request, answer_ok
-from tests.fakes.h2_sinks import GET, OK, POST, Recorder, Waiting
-
-
-class Changes(Waiting):
-    """An `on_change` that counts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __call__(self, connection: Connection) -> None:
-        self.count += 1
-        self.touched()
-
-
-async def fine(connection: Connection) -> None:
-    """The connection still answers."""
-    reader = Reader.open(connection, POST, b"still there")
-    assert await reader.read() == b"still there"
-
-
-async def echo_or_silence(request: Request) -> None:
-    """GET gets no answer, POST its body back."""
-    if request.headers[0] == (b":method", b"POST"):
-        await answer_ok(request)
-
+from tests.fakes.h2_scripts import echo_or_silence
+from tests.fakes.h2_sinks import GET, OK, POST, Changes, Recorder
 
 # --- GOAWAY --------------------------------------------------------------------------------------
 

@@ -15,38 +15,12 @@ from hyperframe.frame import (
 from proxy.errors import (
     Refused,
 )
-from proxy.net.h2.connection import Connection, H2Settings, Reader, Stream
+from proxy.net.h2.connection import H2Settings, Reader, Stream
 from proxy.net.h2.frames import ErrorCode
 from tests.fakes.h2_connect import congested, connect, greeted
-from tests.fakes.h2_peer import Peer, Request, answer_ok
-from tests.fakes.h2_sinks import GET, POST, Recorder, Waiting
-
-
-class Changes(Waiting):
-    """An `on_change` that counts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __call__(self, connection: Connection) -> None:
-        self.count += 1
-        self.touched()
-
-
-async def flowing(request: Request) -> None:
-    """An endless stream of events."""
-    request.head()
-    while not request.gone:
-        await request.data(b"data: token\n\n" * 20)
-        await asyncio.sleep(0)
-
-
-async def echo_or_silence(request: Request) -> None:
-    """GET gets no answer, POST its body back."""
-    if request.headers[0] == (b":method", b"POST"):
-        await answer_ok(request)
-
+from tests.fakes.h2_peer import Peer, Request
+from tests.fakes.h2_scripts import echo_or_silence
+from tests.fakes.h2_sinks import GET, POST, Changes, Recorder
 
 # --- responses ----------------------------------------------------------------------------------
 
@@ -178,7 +152,7 @@ async def test_send_waits_for_a_transport_that_is_congested() -> None:
         connection, there, stuck = await congested(peer)
         stream = connection.request(POST, Recorder(), b"", end=False)
         sending = asyncio.ensure_future(stream.send(b"waits"))
-        await asyncio.sleep(0)
+        await asyncio.wait([sending], timeout=0.05)
         assert not sending.done()
         there.transport.resume_reading()
         await sending
@@ -193,6 +167,8 @@ async def test_send_ends_when_the_answer_comes_early() -> None:
         recorder = Recorder()
         stream = connection.request(POST, recorder, end=False)
         sending = asyncio.ensure_future(stream.send(b"x" * 100_000))
+        await there.frame(DataFrame, count=4)
+        assert not sending.done()
         there.send(there.block(1, [(b":status", b"413")], "END_STREAM"))
         await sending
         assert stream.over
@@ -209,6 +185,7 @@ async def test_send_raises_what_ended_the_stream() -> None:
         recorder = Recorder()
         stream = connection.request(POST, recorder, end=False)
         sending = asyncio.ensure_future(stream.send(b"x" * 100_000))
+        await there.frame(DataFrame, count=4)
         there.reset(1, ErrorCode.REFUSED_STREAM)
         with pytest.raises(Refused):
             await sending

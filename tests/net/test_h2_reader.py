@@ -17,26 +17,9 @@ from proxy.errors import (
 from proxy.net.h2.connection import Connection, H2Settings, Reader
 from proxy.net.h2.frames import ErrorCode
 from tests.fakes.h2_connect import connect, greeted
-from tests.fakes.h2_peer import Peer, Request, answer_ok
+from tests.fakes.h2_peer import Peer, Request
+from tests.fakes.h2_scripts import echo_or_silence, flowing, silent
 from tests.fakes.h2_sinks import GET, OK
-
-
-async def silent(request: Request) -> None:
-    """A script for a model that thinks: no answer at all."""
-
-
-async def flowing(request: Request) -> None:
-    """An endless stream of events."""
-    request.head()
-    while not request.gone:
-        await request.data(b"data: token\n\n" * 20)
-        await asyncio.sleep(0)
-
-
-async def echo_or_silence(request: Request) -> None:
-    """GET gets no answer, POST its body back."""
-    if request.headers[0] == (b":method", b"POST"):
-        await answer_ok(request)
 
 
 async def test_a_reader_gives_head_body_and_trailers() -> None:

@@ -112,14 +112,8 @@ async def test_a_stall_of_our_own_loop_is_not_taken_for_a_dead_peer() -> None:
     """After it the timers run before the sockets are read."""
     async with Peer(raw=True, tls=False) as peer:
         connection, there = await greeted(peer, EAGER)
-        ping = await there.frame(PingFrame)
-
-        def answer_and_stall() -> None:
-            there.send(PingFrame(0, ping.opaque_data, flags=["ACK"]))
-            time.sleep(0.2)
-
         there.answers_pings = True
-        answer_and_stall()
+        there.stalls = 0.2
         await there.frame(PingFrame, count=3)
         assert not connection.closed
         connection.abort()

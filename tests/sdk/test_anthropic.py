@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import anthropic
 import pytest
-from anthropic import AsyncAnthropic
+from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
 
 from proxy.simulator import Fault
 from tests.sdk.conftest import CITY, KEY, OWN_KEY, QUESTIONS, WEATHER, Pair
@@ -34,6 +34,8 @@ def client(
         base_url=base_url,
         max_retries=retries,
         timeout=20,
+        # No TLS is spoken to the proxy, and each client would read all root certificates first.
+        http_client=DefaultAsyncHttpxClient(verify=False),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import openai
 import pytest
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from proxy.simulator import Fault
 from tests.sdk.conftest import CITY, KEY, OWN_KEY, QUESTIONS, WEATHER, Pair
@@ -25,7 +25,11 @@ TOOLS: Any = [{"type": "function", "function": {"name": "get_weather", "paramete
 
 
 def client(base_url: str, *, key: str = KEY, retries: int = 0) -> AsyncOpenAI:
-    return AsyncOpenAI(api_key=key, base_url=base_url, max_retries=retries, timeout=20)
+    # No TLS is spoken to the proxy, and each client would read all root certificates first.
+    http = DefaultAsyncHttpxClient(verify=False)
+    return AsyncOpenAI(
+        api_key=key, base_url=base_url, max_retries=retries, timeout=20, http_client=http
+    )
 
 
 def proxied(pair: Pair, **options: Any) -> AsyncOpenAI:

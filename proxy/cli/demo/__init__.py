@@ -7,6 +7,7 @@ import sys
 import click
 
 from proxy.cli.demo import language_model, serving, simulated
+from proxy.cli.demo.ask import sdk
 from proxy.cli.demo.children import NotRunning, run
 
 
@@ -31,6 +32,8 @@ def command(llm: bool, serve: bool, runs: int, time_scale: float, seed: int) -> 
     if llm and serve:
         raise click.UsageError("give --llm or --serve, not both")
     try:
+        if not serve:
+            sdk()
         if serve:
             code = run(serving.serve(time_scale, seed), stopped=0)
         elif llm:

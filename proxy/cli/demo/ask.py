@@ -60,12 +60,13 @@ class Sample:
 async def ask_all(
     way: Way, question: Question, runs: int, *, together: bool, on_token: OnToken
 ) -> list[Sample]:
-    """`runs` answers, together or one after the other; the tokens of the first are told."""
+    """`runs` answers, together or one by one; the tokens of the first are told.
+
+    Raises NotRunning.
+    """
     tellers: list[OnToken] = [on_token, *([_ignore] * (runs - 1))]
     if together:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(ask(way, question, teller)) for teller in tellers]
-        return [task.result() for task in tasks]
+        return await asyncio.gather(*(ask(way, question, teller) for teller in tellers))
     return [await ask(way, question, teller) for teller in tellers]
 
 
@@ -79,7 +80,7 @@ async def warm_up(ways: list[Way], question: Question) -> None:
 
 async def ask(way: Way, question: Question, on_token: OnToken) -> Sample:
     """One streamed answer, on a connection of its own. Raises NotRunning."""
-    openai = _sdk()
+    openai, http_errors = sdk()
     sample, clock = Sample(), _Clock()
     tls = ssl.create_default_context(cafile=way.ca_file)
     http = openai.DefaultAsyncHttpxClient(
@@ -90,7 +91,7 @@ async def ask(way: Way, question: Question, on_token: OnToken) -> Sample:
             base_url=way.base_url, api_key="demo.key", max_retries=0, http_client=http
         ) as client:
             await _ask(client, question, sample, clock, on_token)
-    except openai.APIError as error:
+    except (openai.APIError, http_errors) as error:
         raise NotRunning(f"{way.name}: {error}") from None
     sample.connected = clock.connected
     return sample
@@ -149,12 +150,14 @@ def _ignore(text: str, visible: bool) -> None:
     """Not told."""
 
 
-def _sdk() -> Any:
+def sdk() -> tuple[Any, type[Exception]]:
+    """The SDK, and what its HTTP client raises in the middle of a stream. Raises NotRunning."""
     try:
+        import httpx2
         import openai
     except ImportError:
         raise NotRunning(
             "the demonstration asks with the Python package 'openai', which is not installed;"
             " `make setup` installs it, or: pip install openai"
         ) from None
-    return openai
+    return openai, httpx2.HTTPError

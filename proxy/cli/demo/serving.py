@@ -16,7 +16,7 @@ from proxy.cli.demo.settings import demo_settings, write_settings
 _TRY = """
 Try it, in another terminal:
 
-  curl -N -i {url}/v1/chat/completions -H 'Content-Type: application/json' -d '
+  curl -N -i {url}/v1/chat/completions -H 'Authorization: Bearer any' -d '
     {{"model": "glm-4.6", "stream": true, "messages": [{{"role": "user", "content": "hello"}}]}}'
 
   curl {admin}/metrics

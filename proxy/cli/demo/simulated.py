@@ -100,6 +100,7 @@ def _conclude(console: Console, direct: Shown, proxied: Shown, fast: Shown) -> N
     cost = overhead([*proxied.records, *fast.records]) * 1000
     console.print(
         f"fast: the first visible token after {after:.2f} s instead of {before:.2f} s,"
-        f" {before / after:.1f} times sooner.\nThe proxy itself took {cost:.2f} ms of that. What you"
-        " will see depends on the service: measure it with `glm-proxy bench`."
+        f" {before / after:.1f} times sooner.\n"
+        f"The proxy itself took {cost:.2f} ms of that. What the real service saves you depends on"
+        " its load\nand on the prompt: measure it with `glm-proxy bench`."
     )

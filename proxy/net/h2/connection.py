@@ -220,9 +220,6 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.congested = False
         self.settle()
-        if not self.congested:
-            for stream in tuple(self._streams.open.values()):
-                stream.wake()
 
     # --- inside ----------------------------------------------------------------------------------
 

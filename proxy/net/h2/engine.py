@@ -127,8 +127,6 @@ class Engine:
         return data[at:]
 
     def _read_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if self.streams.closed:  # a sink has just closed it
-            return
         if not self.settings_seen and (kind != frames.SETTINGS or flags & frames.ACK):
             raise Violation(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         if self._block is not None and kind != frames.CONTINUATION:
@@ -178,7 +176,6 @@ class Engine:
             self.streams.give_back(stream)
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self.streams.check_opened(stream_id)
         if flags & frames.PADDED:
             payload = frames.read_padded(payload)
         if flags & frames.HAS_PRIORITY:

@@ -46,9 +46,9 @@ class Stream(StreamState):
     async def send(self, data: bytes, end: bool = False) -> None:
         """Upload the next part of a body opened with `end=False`; `end` makes it the last.
 
-        Returns when all of it was handed to a transport that is not congested, or the stream has
+        Returns when the peer's windows and the transport have taken all of it, or the stream has
         ended without error (the response came early, or `cancel`): see `over`. Raises the error
-        that the sink was told. A cancelled `send` may still have sent its bytes.
+        that the sink was told. A cancelled `send` may still send its bytes.
         """
         self._connection.check_loop()
         await self._sent()
@@ -69,7 +69,7 @@ class Stream(StreamState):
         """Until nothing waits to be sent, or nothing ever will."""
         if self._waiter is not None:
             raise RuntimeError("another send of this stream is under way")
-        while self.sink is not None and (self.body or self._connection.congested):
+        while self.sink is not None and self.body:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
