@@ -165,7 +165,7 @@ async def test_a_stream_that_breaks_is_told_in_one_line() -> None:
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         way = Way("direct", "", f"http://127.0.0.1:{port}/v1")
-        with pytest.raises(NotRunning, match="direct: .*closed connection"):
+        with pytest.raises(NotRunning, match=r"direct: .*closed connection"):
             await ask_all(way, QUESTION, 2, together=True, on_token=lambda text, visible: None)
 
 

@@ -104,15 +104,10 @@ class Http2Outlet:
             case Ending.CLOSE | Ending.DROP:
                 await self._connection.leave(ending)
             case _:
-                await self._end_stream()
+                h2.end_stream(self.stream)
+                if not self._body_whole:  # RFC 9113 §8.1: the rest of the request is not wanted
+                    h2.reset_stream(self.stream, ErrorCodes.NO_ERROR)
         self._connection.flush_soon()
-
-    async def _end_stream(self) -> None:
-        h2 = self._connection.h2
-        await self.unblocked()
-        h2.end_stream(self.stream)
-        if not self._body_whole:  # RFC 9113 §8.1: the rest of the request is not wanted
-            h2.reset_stream(self.stream, ErrorCodes.NO_ERROR)
 
     async def wire(self, data: bytes) -> None:
         self._connection.h2.reset_stream(self.stream, ErrorCodes.HTTP_1_1_REQUIRED)

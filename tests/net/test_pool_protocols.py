@@ -163,10 +163,20 @@ async def test_off_and_auto_without_tls_open_nothing_and_speak_http1(
 async def test_a_wrong_ca_fails_every_request_with_one_handshake_each(
     certificates: Certificates,
 ) -> None:
+    handshakes = 0
+
+    def count(*_: Any) -> None:
+        nonlocal handshakes
+        handshakes += 1
+
+    server = certificates.server()
+    server.sni_callback = count
     args = https(certificates, tls=client_context())
-    async with PoolPeer(certificates.server()) as peer, a_pool(peer, **args) as pool:
-        with pytest.raises(ConnectFailed, match=r"unknown CA; .*endpoints\[\]\.ca_file"):
-            await pool.acquire(None)
+    async with PoolPeer(server) as peer, a_pool(peer, **args) as pool:
+        for _ in range(2):
+            with pytest.raises(ConnectFailed, match=r"unknown CA; .*endpoints\[\]\.ca_file"):
+                await pool.acquire(None)
+    assert handshakes == 2
 
 
 def test_https_needs_a_context() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -94,9 +95,15 @@ async def paired(folder: Path, protocol: str, **more: Any) -> AsyncIterator[Pair
 
 
 @pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SDKs read keys and proxies from the environment; these tests do not."""
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SDKs read keys and proxies from the environment; in these tests they find none.
+
+    Nor are there root certificates: nobody is trusted but the simulator's own authority, and
+    reading them for each proxy would take longer than most tests.
+    """
     for name in ("OPENAI", "ANTHROPIC", "ZAI", "HTTP", "HTTPS", "ALL"):
         for tail in ("API_KEY", "AUTH_TOKEN", "BASE_URL", "PROXY"):
             monkeypatch.delenv(f"{name}_{tail}", raising=False)
             monkeypatch.delenv(f"{name}_{tail}".lower(), raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
+    monkeypatch.setenv("SSL_CERT_DIR", os.devnull)

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.simulator.call import Tool, anthropic_call, fault_in, glm_call
@@ -64,6 +64,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "json_schema": ({"response_format": {"type": "json_schema"}}, "1210"),
     "a wrong effort": ({"reasoning_effort": "very"}, "1210"),
     "a wrong thinking": ({"thinking": {"type": "maybe"}}, "1210"),
+    "a role that is a list": ({"messages": [{"role": [], "content": "x"}]}, "1214"),
+    "an effort that is a list": ({"reasoning_effort": []}, "1210"),
+    "a thinking that is a list": ({"thinking": {"type": []}}, "1210"),
+    "a format that is a list": ({"response_format": {"type": []}}, "1210"),
     "thinking off where it cannot be": (
         {"model": "glm-5.3", "thinking": {"type": "disabled"}},
         "1210",
@@ -127,6 +131,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(WORDS), JSON), st.booleans())
 def test_no_json_breaks_the_checks(fields: dict[str, Any], bare: bool) -> None:
     """Whatever the fields hold, a request is understood or refused."""
@@ -136,6 +141,7 @@ def test_no_json_breaks_the_checks(fields: dict[str, Any], bare: bool) -> None:
             assert read({**usual, "max_tokens": 99, **fields}).prompt_tokens > 0
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(WORDS), JSON))
 def test_no_schema_breaks_a_tool_call(schema: dict[str, Any]) -> None:
     call = call_tool(Tool("tide_table", schema), "Ask in Brest", Random(1))

@@ -102,6 +102,8 @@ async def test_a_length_can_be_too_long_or_too_short(simulate: Simulate) -> None
     head, body, end = await raw(sim, content_length=1_000_000)
     assert b"Content-Length: 1000000" in head
     assert (len(body) < 10_000, end) == (True, "eof")
+    ask = raw_request(CHAT, orjson.dumps(chat(simulate={"content_length": 1_000_000})))
+    assert (await ask_raw(sim.http_url, ask))[1] == "eof"  # though the client would stay
     head, body, end = await raw(sim, content_length=10)
     assert b"Content-Length: 10\r\n" in head
     assert len(body) > 1000

@@ -94,9 +94,14 @@ async def test_what_is_no_request_is_refused_and_the_connection_closed(
     sim = await simulate(body_limit=100)
     async with connected(sim.http_url) as (reader, writer):
         writer.write(request_bytes)
+        await sim.ledger.until(lambda ledger: len(ledger.connections) == 1)
+        async with asyncio.timeout(GUARD):
+            got = await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"more nonsense\r\n\r\n")
         writer.write_eof()
-        got, end = await read_all(reader)
+        rest, end = await read_all(reader)
     assert got.startswith(b"HTTP/1.1 " + status)
+    assert rest == b""
     assert end == "eof"
 
 
@@ -182,8 +187,11 @@ async def test_an_early_answer_comes_before_the_body_is_sent(simulate: Simulate)
             head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 413")
         assert b"connection: close" in head.lower()
-        writer.write(ask[2048:])  # nobody reads it, and it destroys nothing
         assert b'"code"' in await reader.read(1000)
+        writer.write(ask[2048:])
+        async with asyncio.timeout(GUARD):
+            await writer.drain()  # it is thrown away; closing at once would destroy the answer
+        assert sim.ledger.connections[0].closed is None
     assert sim.ledger[0].body_size < 3000
 
 

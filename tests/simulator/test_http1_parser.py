@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.simulator.http1_parser import END, BadRequest, Head, RequestParser
@@ -58,6 +58,7 @@ def test_byte_by_byte_gives_the_same_requests() -> None:
     assert parsed([STREAM[i : i + 1] for i in range(len(STREAM))]) == parsed([STREAM])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(STREAM))))
 def test_any_cutting_gives_the_same_requests(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]

@@ -297,6 +297,18 @@ async def test_a_frame_that_breaks_the_rules_ends_the_connection(simulate: Simul
         await another.answer(another.ask())
 
 
+async def test_a_preface_in_pieces_is_understood(simulate: Simulate) -> None:
+    sim = await simulate()
+    reader, writer = await asyncio.open_connection(*address(sim.http_url))
+    for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n":
+        writer.write(bytes((byte,)))
+        await writer.drain()
+        await asyncio.sleep(0)
+    settings_frame = 4
+    assert (await reader.readexactly(9))[3] == settings_frame
+    writer.close()
+
+
 async def test_without_http_2_the_preface_is_no_request(simulate: Simulate) -> None:
     sim = await simulate(http1_only=True)
     reader, writer = await asyncio.open_connection(*address(sim.http_url))

@@ -19,7 +19,10 @@ Try it, in another terminal:
   curl -N -i {url}/v1/chat/completions -H 'Authorization: Bearer any' -d '
     {{"model": "glm-4.6", "stream": true, "messages": [{{"role": "user", "content": "hello"}}]}}'
 
-  curl {admin}/metrics
+  curl -s {admin}/metrics | grep first_content
+
+  KEY=any .venv/bin/glm-proxy bench {url}/v1 --against {plain}/api/paas/v4 \\
+    --api-key env:KEY --model glm-4.6 --prompt hello --requests 5
 
 or in Python:
 
@@ -30,7 +33,7 @@ or in Python:
       print(chunk.choices[0].delta.content or "", end="", flush=True)
 
 glm-4.6 and glm-4.5 are served by glm-4-flash here, as config/demo.yaml says; every other model as
-asked: try glm-4.7, which thinks. The upstream is SIMULATED and runs on this machine.
+asked: try glm-4.7, which thinks.
 
 Ctrl-C ends both. One line for each request:
 """
@@ -42,17 +45,19 @@ async def serve(time_scale: float, seed: int) -> int:
     with tempfile.TemporaryDirectory(prefix="glm-proxy-demo-") as name:
         folder = Path(name)
         async with Children(None) as children:
-            listen = ("--port", 0, "--tls-port", url.port, "--ca-file", folder / "ca.pem")
+            listen = ("--tls-port", url.port, "--ca-file", folder / "ca.pem")
             pace = ("--time-scale", time_scale, "--seed", seed)
             simulator = await children.start("the simulator", "simulate", *listen, *pace)
+            plain = await simulator.says(r"on (http://\S+)")
             upstream = await simulator.says(r"on (https://\S+),")
             endpoint = {"name": "simulator", "base_url": upstream, "ca_file": f"{folder}/ca.pem"}
             settings = write_settings(folder / "demo.yaml", "demo.yaml", endpoint)
             proxy = await children.start("the proxy", "serve", "--config", settings)
             listening = await proxy.says(r"listens on (http://\S+, admin on http://\S+)")
             data, admin = listening.split(", admin on ")
-            click.echo(f"proxy on {data}, admin on {admin}, simulated GLM on {upstream}")
-            click.echo(_TRY.format(url=data, admin=admin))
+            click.echo(f"proxy on {data}, admin on {admin}")
+            click.echo(f"SIMULATED GLM on {upstream} and {plain}")
+            click.echo(_TRY.format(url=data, admin=admin, plain=plain))
             await _pass_on(proxy, simulator)
     return 1
 
