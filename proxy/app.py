@@ -31,7 +31,7 @@ from proxy.exchange import Exchange
 from proxy.house import House
 from proxy.net.downstream import Client, DataServer
 from proxy.net.http1_probe import Http1Probe
-from proxy.net.listen import listening_socket
+from proxy.net.listen import BACKLOG, listening_socket
 from proxy.net.pool import ConnectPhases, Origin, Pool, client_context
 from proxy.net.upstream import Upstream
 from proxy.observe.access_log import AccessLog
@@ -91,8 +91,12 @@ class App:
             data.close()
             raise
         loop = asyncio.get_running_loop()
-        self._server = DataServer(self._serve, keepalive=server.keepalive_timeout)
-        self._listener = await loop.create_server(self._server, sock=data)
+        self._server = DataServer(
+            self._serve,
+            head_timeout=server.header_timeout,
+            keepalive_timeout=server.keepalive_timeout,
+        )
+        self._listener = await loop.create_server(self._server, sock=data, backlog=BACKLOG)
         await self._start_admin(operator)
         self.data_address = data.getsockname()[:2]
         self.admin_address = operator.getsockname()[:2]

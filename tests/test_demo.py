@@ -24,7 +24,7 @@ from proxy.cli.demo.simulated import QUESTION
 
 ROOT = Path(__file__).parents[1]
 DEMO = (sys.executable, "-m", "proxy", "demo")
-QUICK = ("--time-scale", "0.02", "--runs", "2")
+QUICK = ("--time-scale", "0.1", "--runs", "2")
 
 
 @pytest.fixture
@@ -77,8 +77,10 @@ def test_the_demonstration_compares_three_ways_and_leaves_nothing(folder: Path) 
     assert running(folder) == []
     shown = rows(done.stdout)
     assert "SIMULATED" in done.stdout
-    for stage in ("connected", "response headers", "first event", "first token", "first content"):
-        assert [float(cell) > 0 for cell in shown[stage]] == [True, True, True], stage
+    stages = ("connected", "response headers", "first event", "first token", "first content")
+    for way in range(3):
+        times = [float(shown[stage][way]) for stage in (*stages, "last byte")]
+        assert times == sorted(times)
     direct, proxied, fast = map(float, shown["first content"])
     assert fast < min(direct, proxied)
     assert shown["model"] == ["glm-4.6", "glm-4.6, served by glm-4-flash"]

@@ -75,7 +75,7 @@ class Server(Listener):
     body_limit: Bytes = 32 << 20
     """Largest request body."""
     header_timeout: Seconds = 10.0
-    """For a request's head, from the connection or the request before it."""
+    """For a request's head, from the connection, or from its own first byte on a kept one."""
     body_timeout: Seconds = 60.0
     """For a request's whole body."""
     keepalive_timeout: Seconds = 75.0

@@ -59,13 +59,47 @@ class EventStream(EventSourceResponse):
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's connection that also tells its exchange when the client reads too slowly."""
+    """aiohttp's connection, with two things more.
 
-    __slots__ = ("on_flow",)
+    It tells its exchange when the client reads too slowly, and it does not wait for ever for the
+    rest of a request's head: aiohttp itself limits only how long an idle connection is kept.
+    """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    __slots__ = ("_head_timeout", "_head_timer", "on_flow")
+
+    def __init__(self, *args: Any, head_timeout: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.on_flow: Callable[[bool], None] | None = None
+        self._head_timeout = head_timeout
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._head_timer = self._loop.call_later(self._head_timeout, self._head_overdue)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._stop_head_timer()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._waits_for_head():
+            self._stop_head_timer()
+        elif self._head_timer is None:  # a head has begun on a connection that was idle
+            self._head_timer = self._loop.call_later(self._head_timeout, self._head_overdue)
+
+    def _waits_for_head(self) -> bool:
+        return self._waiter is not None and not self._waiter.done()
+
+    def _head_overdue(self) -> None:
+        self._head_timer = None
+        if self._waits_for_head():
+            self.force_close()
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -97,20 +131,28 @@ class _Connection(web.RequestHandler):
 class DataServer(web.Server):
     """The data listener's protocol factory; pass it to `loop.create_server`."""
 
-    def __init__(self, serve: Callable[[Client], Awaitable[None]], *, keepalive: float) -> None:
+    def __init__(
+        self,
+        serve: Callable[[Client], Awaitable[None]],
+        *,
+        head_timeout: float,
+        keepalive_timeout: float,
+    ) -> None:
+        """Both in seconds: for a request's head, and for a connection without a request."""
         # handler_cancellation: without it a client that leaves while the upstream is silent is
         # never noticed, and the upstream goes on generating what nobody will read.
         super().__init__(
             self._handle,
             handler_cancellation=True,
             access_log=None,
-            keepalive_timeout=keepalive,
+            keepalive_timeout=keepalive_timeout,
             auto_decompress=False,
         )
         self._serve = serve
+        self._head_timeout = head_timeout
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        return _Connection(self, loop=self._loop, head_timeout=self._head_timeout, **self._kwargs)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         client = Client(request)

@@ -5,6 +5,12 @@ from __future__ import annotations
 import errno
 import socket
 from contextlib import suppress
+from typing import Final
+
+
+BACKLOG: Final = 1024
+"""Connections the kernel holds until they are accepted. Say it to `create_server` as well: its
+default of 100 would replace this one."""
 
 
 class CannotListen(Exception):
@@ -30,7 +36,7 @@ class CannotListen(Exception):
         return f"cannot listen on {self.section}.host {self.host}, port {self.port}: {name}"
 
 
-def listening_socket(section: str, host: str, port: int, backlog: int = 1024) -> socket.socket:
+def listening_socket(section: str, host: str, port: int) -> socket.socket:
     """A socket that listens on `host` (an IP address or `localhost`) and `port` (0: any free one).
 
     `section` is `server` or `admin`: whose settings an error names. The caller closes it.
@@ -49,7 +55,7 @@ def listening_socket(section: str, host: str, port: int, backlog: int = 1024) ->
             # `::` means IPv6 here; what also took IPv4 would be two listeners under one name.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((address, port))
-        listener.listen(backlog)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as error:
         with suppress(OSError):

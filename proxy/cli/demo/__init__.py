@@ -7,7 +7,7 @@ import sys
 import click
 
 from proxy.cli.demo import language_model, serving, simulated
-from proxy.cli.demo.ask import sdk
+from proxy.cli.demo.ask import require_sdk
 from proxy.cli.demo.children import NotRunning, run
 
 
@@ -22,7 +22,7 @@ from proxy.cli.demo.children import NotRunning, run
     show_default=True,
     help="Of every wait of the simulator.",
 )
-@click.option("--seed", type=int, default=18, show_default=True, help="Of the simulator.")
+@click.option("--seed", type=int, default=44, show_default=True, help="Of the simulator.")
 def command(llm: bool, serve: bool, runs: int, time_scale: float, seed: int) -> None:
     """Ask the same past the proxy and through it, and compare the stages.
 
@@ -33,7 +33,7 @@ def command(llm: bool, serve: bool, runs: int, time_scale: float, seed: int) -> 
         raise click.UsageError("give --llm or --serve, not both")
     try:
         if not serve:
-            sdk()
+            require_sdk()
         if serve:
             code = run(serving.serve(time_scale, seed), stopped=0)
         elif llm:

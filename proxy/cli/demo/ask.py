@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,7 @@ async def _ask_later(delay: float, way: Way, question: Question, on_token: OnTok
     return await ask(way, question, on_token)
 
 
-async def warm_up(ways: list[Way], question: Question) -> None:
+async def warm_up(ways: Sequence[Way], question: Question) -> None:
     """One short answer of each way, so that no first run pays for what the SDK loads late."""
     short = {**question.fields, "max_tokens": 1, "thinking": {"type": "disabled"}}
     asked = Question(question.model, question.prompt, short)
@@ -90,7 +91,8 @@ async def warm_up(ways: list[Way], question: Question) -> None:
 
 async def ask(way: Way, question: Question, on_token: OnToken) -> Sample:
     """One streamed answer, on a connection of its own. Raises NotRunning."""
-    openai = sdk()
+    import openai
+
     sample, clock = Sample(), _Clock()
     # Plain HTTP needs no authorities, and reading the system's takes long.
     tls = ssl.create_default_context(cafile=way.ca_file) if way.ca_file else False
@@ -161,13 +163,15 @@ def _ignore(text: str, visible: bool) -> None:
     """Not told."""
 
 
-def sdk() -> Any:
-    """The SDK. Raises NotRunning without it."""
-    try:
-        import openai
-    except ImportError:
+def require_sdk() -> None:
+    """Raises NotRunning without it; loading it takes long, and is for later."""
+    if importlib.util.find_spec("openai") is None:
         raise NotRunning(
             "the demonstration asks with the Python package 'openai', which is not installed;"
             " `make setup` installs it, or: pip install openai"
-        ) from None
-    return openai
+        )
+
+
+async def load_sdk() -> None:
+    """In a thread, while other things start."""
+    await asyncio.to_thread(importlib.import_module, "openai")

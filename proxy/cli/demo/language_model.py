@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import tempfile
 from pathlib import Path
 
 from rich.console import Console
 
-from proxy.cli.demo.ask import Question, Way, ask_all, warm_up
+from proxy.cli.demo.ask import Question, Way, ask_all, load_sdk, warm_up
 from proxy.cli.demo.children import Children, NotRunning
 from proxy.cli.demo.settings import write_settings
 from proxy.cli.demo.show import Shown, begin, overhead, screen, tables, teller
@@ -37,7 +38,7 @@ async def show(runs: int) -> int:
     console.print("loading it ...")
     with tempfile.TemporaryDirectory(prefix="glm-proxy-demo-") as folder:
         async with Children(Path(folder)) as children:
-            ways = await _ways(children, Path(folder))
+            ways, _ = await asyncio.gather(_ways(children, Path(folder)), load_sdk())
             for way in ways:  # one after the other: the model has this machine's cores to itself
                 await warm_up([way], QUESTION)
             console.print(f"\nAsked each time, by the openai SDK: “{QUESTION.prompt} …”")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from proxy.cli.demo.ask import Question, Way, ask_all, warm_up
+from proxy.cli.demo.ask import Question, Way, ask_all, load_sdk, warm_up
 from proxy.cli.demo.children import Children
 from proxy.cli.demo.settings import write_settings
 from proxy.cli.demo.show import Shown, begin, median, overhead, screen, tables, teller
@@ -32,12 +32,11 @@ async def show(runs: int, time_scale: float, seed: int) -> int:
     _introduce(console, time_scale)
     with tempfile.TemporaryDirectory(prefix="glm-proxy-demo-") as folder:
         async with Children(Path(folder)) as children:
-            ways = await asyncio.gather(
-                *(
-                    _way(children, Path(folder), name, settings, about, time_scale, seed)
-                    for name, settings, about in _WAYS
-                )
+            starts = (
+                _way(children, Path(folder), name, settings, about, time_scale, seed)
+                for name, settings, about in _WAYS
             )
+            ways, _ = await asyncio.gather(asyncio.gather(*starts), load_sdk())
             await warm_up(ways, QUESTION)
             shown = [await _ask(console, way, runs) for way in ways]
     tables(console, shown)
