@@ -35,10 +35,11 @@ from proxy.net.listen import BACKLOG, listening_socket
 from proxy.net.pool import ConnectPhases, Origin, Pool, client_context
 from proxy.net.upstream import Upstream
 from proxy.observe.access_log import AccessLog
+from proxy.observe.app_log import LOGGER
 from proxy.observe.labels import LabelNames
 from proxy.observe.metrics import Metrics
 
-log = logging.getLogger("glm_proxy")
+log = logging.getLogger(LOGGER)
 
 _LAST_WORDS = 1.0
 """Seconds that interrupted exchanges get to tell their clients."""

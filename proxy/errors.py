@@ -85,12 +85,6 @@ class ClientError(ProxyError):
     type = "invalid_request_error"
 
 
-class Unauthorized(ClientError):
-    status = 401
-    code = "unauthorized"
-    type = "authentication_error"
-
-
 class NotFound(ClientError):
     status = 404
     code = "not_found"

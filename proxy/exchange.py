@@ -14,7 +14,7 @@ for a whole answer. The client leaving cancels this code wherever it is; `finall
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from proxy.core.flow.metadata import Annotated
 from proxy.core.flow.pipe import Pipe
@@ -25,17 +25,13 @@ from proxy.core.record import AttemptRecord, Record, Usage
 from proxy.core.wire import headers as policy
 from proxy.core.wire.answers import error_body
 from proxy.core.wire.request import ChatRequest, parse
-from proxy.core.wire.target import Kind, Target, resolve
+from proxy.core.wire.target import Kind, Target, dialect_of, resolve
 from proxy.errors import ClientGone, InternalError, MethodNotAllowed, NotAStream, ProxyError
 from proxy.house import House
 from proxy.net.attempt import Attempt
 from proxy.net.downstream import Client, Headers
-from proxy.net.passthrough import Answer, passthrough
+from proxy.net.passthrough import Answer, Passed, passthrough
 from proxy.net.race import first_answer
-
-_JSON = ("content-type", "application/json")
-_OURS = frozenset({"content-length", "content-encoding", "x-request-id"})
-"""Of a chat answer we have read: said anew by us, or no longer true."""
 
 
 class Exchange:
@@ -53,7 +49,8 @@ class Exchange:
         self._route: Route | None = None
         self._candidate: Candidate | None = None
         self._attempts: list[tuple[Candidate, Attempt]] = []
-        self._passed: tuple[AttemptRecord, ...] = ()
+        self._changes: tuple[str, ...] = ()
+        self._passed: Passed | None = None
         self._usage: Usage | None = None
         self._finish_reason: str | None = None
         self._upstream_code: str | None = None
@@ -78,13 +75,13 @@ class Exchange:
 
     async def _live(self) -> None:
         client, house = self._client, self._house
-        self._dialect = house.dialects[_dialect_of(client.raw_path)]
+        self._dialect = house.dialects[dialect_of(client.raw_path)]
         target = self._target = resolve(client.method, client.raw_path)
         self._dialect = house.dialects[target.dialect]
         self._key = policy.caller_key(self._headers)  # two that differ are refused here
         if target.kind is Kind.MODELS:
-            anthropic = any(name.lower() == "anthropic-version" for name, _ in self._headers)
-            self._answer(200, [_JSON], house.models(anthropic))
+            models = house.models(policy.names_anthropic(self._headers))
+            self._answer(200, [policy.JSON], models)
         elif target.kind is Kind.PASSTHROUGH:
             await self._pass(target)
         else:
@@ -115,7 +112,7 @@ class Exchange:
         house = self._house
         endpoint = candidate.endpoint
         capability = house.capabilities.of(candidate.model)
-        body = rewrite(request, candidate.model, route.params, capability).body
+        body, self._changes = rewrite(request, candidate.model, route.params, capability)
         outgoing = house.outgoing(
             target, endpoint, self._client.method, self._headers, body, request_id=self._id
         )
@@ -132,8 +129,7 @@ class Exchange:
         client, pipe = self._client, attempt.pipe
         assert pipe is not None
         assert attempt.head is not None
-        headers = _kept(policy.to_client(attempt.head.headers, stream=True))
-        headers += self._added(stream=True)
+        headers = policy.to_client(attempt.head.headers, stream=True) + self._added(stream=True)
         # ======== commit point ==================================================================
         await client.open(headers)
         self._status = 200
@@ -163,6 +159,7 @@ class Exchange:
             "reason": route.reason,
             "model": self._candidate.model,
             "endpoint": self._candidate.endpoint.name,
+            "changes": self._changes,
             "attempts": len(self._attempts),
         }
         return Annotated(self._client.write, decision, lambda: self._timings(whole=True))
@@ -173,23 +170,23 @@ class Exchange:
         assert head is not None
         assert self._candidate is not None
         self._timeline.committed = self._house.clock()
-        headers = _kept(policy.to_client(head.headers, stream=False))
+        headers = policy.to_client(head.headers, stream=False)
         said = self._dialect.read_answer(body)
         self._usage, self._finish_reason = said.usage, said.finish_reason
         if head.status >= 300 or said.failed:
-            self._upstream_code = self._dialect.error_code(body)
+            self._upstream_code = said.code
             secret = self._candidate.endpoint.api_key
             key = None if secret is None else secret.reveal()
             body = error_body(self._dialect, head.status, body, api_key=key)
-            headers = [pair for pair in headers if pair[0] != "content-type"] + [_JSON]
             self._outcome = "upstream_failed"
-            self._answer(head.status if head.status >= 400 else 502, headers, body)
+            status = head.status if head.status >= 400 else 502
+            self._answer(status, policy.said_anew(headers, as_json=True), body)
         elif attempt.pipe is not None:
             raise NotAStream(
                 "a stream was asked for; the upstream answered 200 with something else"
             )
         else:
-            self._answer(head.status, headers, body)
+            self._answer(head.status, policy.said_anew(headers, as_json=False), body)
 
     # --- everything else -------------------------------------------------------------------
 
@@ -217,8 +214,9 @@ class Exchange:
         self._stage = "done"
 
     def _passed_head(self, answer: Answer) -> Headers:
-        timeline, passed = self._timeline, answer.passed
-        timeline.sent = passed.sent
+        timeline = self._timeline
+        self._passed = answer.passed
+        timeline.sent = answer.passed.sent
         timeline.headers = timeline.committed = self._house.clock()
         self._status = answer.head.status
         self._stage = "streaming"
@@ -226,8 +224,11 @@ class Exchange:
 
     # --- told to the client ----------------------------------------------------------------
 
-    def _answer(self, status: int, headers: Headers, body: bytes) -> None:
-        self._client.answer(status, [*headers, *self._added(stream=False)], body)
+    def _answer(
+        self, status: int, headers: Headers, body: bytes, *, should_retry: bool | None = None
+    ) -> None:
+        added = self._added(stream=False, should_retry=should_retry)
+        self._client.answer(status, [*headers, *added], body)
         self._status = status
         if self._outcome == ClientGone.code:
             self._outcome = "completed"
@@ -242,14 +243,16 @@ class Exchange:
             events = [self._dialect.error_event(error)] if self._attempts else []
             self._client.cut(events)
             return
-        headers = [_JSON]
+        headers = [policy.JSON]
         if isinstance(error, MethodNotAllowed):
-            headers.append(("allow", error.allow))
-        if len(self._attempts) > 1:
-            headers.append(("x-should-retry", "false"))
-        self._answer(error.status, headers, self._dialect.error_body(error))
+            headers.append((policy.ALLOW, error.allow))
+        retried = len(self._attempts) > 1
+        body = self._dialect.error_body(error)
+        self._answer(error.status, headers, body, should_retry=False if retried else None)
 
-    def _added(self, *, stream: bool) -> list[tuple[str, str]]:
+    def _added(
+        self, *, stream: bool, should_retry: bool | None = None
+    ) -> list[tuple[str, str]]:
         candidate = self._candidate
         return policy.added(
             request_id=self._id,
@@ -258,6 +261,7 @@ class Exchange:
             attempts=len(self._attempts) or None,
             timings=self._timings(whole=False),
             stream=stream,
+            should_retry=should_retry,
         )
 
     def _timings(self, *, whole: bool) -> list[tuple[str, float]]:
@@ -301,11 +305,7 @@ class Exchange:
             outcome=self._outcome,
             stage=self._stage,
             timeline=self._timeline,
-            attempts=tuple(
-                attempt.record(candidate.endpoint.name, candidate.model)
-                for candidate, attempt in self._attempts
-            )
-            + self._passed,
+            attempts=tuple(self._attempt_records()),
             usage=pipe.usage if pipe is not None else self._usage,
             finish_reason=pipe.finish_reason if pipe is not None else self._finish_reason,
             upstream_code=self._upstream_code,
@@ -315,16 +315,34 @@ class Exchange:
             heartbeats=sum(attempt.heartbeats for _, attempt in self._attempts),
         )
 
+    def _attempt_records(self) -> Iterator[AttemptRecord]:
+        for candidate, attempt in self._attempts:
+            yield attempt.record(candidate.endpoint.name, candidate.model)
+        if self._candidate is not None and not self._attempts and self._request is None:
+            yield self._passed_record(self._candidate)
 
-def _dialect_of(raw_path: str) -> str:
-    """The language errors are told in, also for a path that turns out to be none of ours."""
-    return "anthropic" if raw_path.startswith(("/v1/messages", "/api/anthropic")) else "openai"
+    def _passed_record(self, candidate: Candidate) -> AttemptRecord:
+        """What was passed through is one attempt, without a pipe to ask."""
+        timeline, passed, outcome = self._timeline, self._passed, self._outcome
+        if outcome == ClientGone.code:
+            outcome = "cancelled"
+        elif passed is not None and passed.status >= 400:
+            outcome = "upstream_failed"
+        return AttemptRecord(
+            endpoint=candidate.endpoint.name,
+            model=candidate.model,
+            outcome=outcome,
+            status=None if passed is None else passed.status,
+            protocol=None if passed is None else passed.protocol,
+            reused=passed is not None and passed.reused,
+            started=timeline.parsed or timeline.received,
+            sent=timeline.sent,
+            headers=timeline.headers,
+            first_byte=None,
+            ended=timeline.finished or timeline.received,
+        )
 
 
 def _lower(headers: Headers) -> dict[str, str]:
     return {name.lower(): value for name, value in headers}
 
-
-def _kept(headers: Headers) -> list[tuple[str, str]]:
-    """Headers of a chat answer, without those that we say ourselves or that are no longer true."""
-    return [pair for pair in headers if pair[0] not in _OURS]

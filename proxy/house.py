@@ -21,7 +21,7 @@ _LARGEST_ANSWER = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What every exchange works with; built once by `proxy.app`."""
+    """One value, so that an exchange is made of two: this and its client."""
 
     config: Config
     router: Router
@@ -52,7 +52,6 @@ class House:
         request_id: str,
     ) -> Outgoing:
         """The request as `endpoint` gets it. Chat answers are read here: never compressed."""
-        chat = target.kind is Kind.CHAT
         secret = endpoint.api_key
         return Outgoing(
             method,
@@ -66,8 +65,7 @@ class House:
                 headers,
                 dialect=target.dialect,
                 api_key=None if secret is None else secret.reveal(),
-                stream=chat,
-                chat=chat,
+                chat=target.kind is Kind.CHAT,
                 request_id=request_id,
             ),
             body,

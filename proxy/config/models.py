@@ -99,6 +99,8 @@ class Admin(Listener):
 class Endpoint(Section):
     """One place requests are sent to."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"region"})
+
     name: Name
     """What candidates, metrics and logs call it."""
     allow_plain_http: Flag = False
@@ -109,8 +111,6 @@ class Endpoint(Section):
     """`env:NAME` or `file:/path`. Without one the caller's own key is forwarded."""
     ca_file: CaFile | None = None
     """PEM file of certificate authorities to trust besides the system's."""
-    region: Name | None = None
-    """Where it stands; a label for people and metrics."""
     paas_path: str = "/api/paas/v4"
     """Where the OpenAI-like API lives below base_url."""
     anthropic_path: str = "/api/anthropic"

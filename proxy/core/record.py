@@ -1,7 +1,7 @@
 """What is known of one exchange when it is over: the one value that `observe` reads.
 
-All times are seconds. Metrics, the log line and (later) health and traces come from here;
-the path itself only marks the `Timeline`.
+All times are seconds. Metrics and the log line come from here; the path itself only marks the
+`Timeline`.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Record:
 
     request_id: str
     kind: str
-    """`chat`, `models` or `passthrough`."""
+    """`chat`, `models` or `passthrough`; `unknown` for a path that is none of ours."""
     dialect: str
     """`openai` or `anthropic`."""
     method: str
     path: str
     """The path as matched, without query; never used as a metric label."""
     route: str
-    """The route's name from the configuration; `default` when no rule matched."""
+    """The route's name; `default` when no rule matched, `none` when it came to no choice."""
     requested_model: str | None
     served_model: str | None
     endpoint: str | None

@@ -21,7 +21,7 @@ from proxy.net.dns import Address, Addresses
 from proxy.net.sockets import first_to_answer, socket_options
 from proxy.net.tls import handshake_failure
 
-Select = Callable[[str | None], asyncio.Protocol | None]
+Select = Callable[[str | None], asyncio.BaseProtocol | None]
 """The ALPN result of a new connection -> the protocol that takes it; None closes it."""
 
 

@@ -48,7 +48,7 @@ class Member:
             streams,
             connection.capacity,
             connection.settings_seen,
-            not (connection.draining or connection.closed),
+            self.accepting,
             self.expires,
             self.used,
         )

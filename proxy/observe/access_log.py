@@ -40,13 +40,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
 
 from proxy.core.record import AttemptRecord, Record, Usage
-from proxy.observe.lines import ByteStream, LineWriter
+from proxy.observe.lines import ByteStream, LineWriter, timestamp
 from proxy.observe.redact import identifier, plain
 
 Format = Literal["json", "text", "off"]
@@ -91,7 +90,7 @@ def json_line(record: Record, now: float) -> bytes:
     timeline = record.timeline
     usage = record.usage or _NO_USAGE
     fields = {
-        "time": _time(now),
+        "time": timestamp(now),
         "request_id": identifier(record.request_id),
         "kind": record.kind,
         "dialect": record.dialect,
@@ -135,7 +134,7 @@ def text_line(record: Record, now: float) -> bytes:
     asked, served = plain(record.requested_model), plain(record.served_model)
     usage = record.usage or _NO_USAGE
     parts = [
-        _time(now),
+        timestamp(now),
         "---" if record.status is None else str(record.status),
         record.outcome,
         plain(record.method),
@@ -184,7 +183,3 @@ def _seconds(span: float | None) -> float | None:
 
 def _span(name: str, span: float | None) -> str | None:
     return None if span is None else f"{name}={span:.3f}s"
-
-
-def _time(now: float) -> str:
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
 from typing import Literal
 
 import orjson
 
-from proxy.observe.lines import LineWriter
+from proxy.observe.lines import LineWriter, timestamp
 from proxy.observe.redact import cut, escaped, redacted
 
 LOGGER = "glm_proxy"
@@ -50,7 +49,7 @@ def configure_logging(level: str, form: Literal["json", "text"], lines: LineWrit
 def json_line(record: logging.LogRecord) -> bytes:
     """`time`, `level`, `logger`, `message`, and `exception` with the traceback if there is one."""
     fields = {
-        "time": _time(record),
+        "time": timestamp(record.created),
         "level": record.levelname.lower(),
         "logger": record.name,
         "message": _message(record),
@@ -62,7 +61,8 @@ def json_line(record: logging.LogRecord) -> bytes:
 
 def text_line(record: logging.LogRecord) -> bytes:
     """One line for a person; a traceback's own line ends are escaped."""
-    line = f"{_time(record)} {record.levelname.lower()} {record.name}: {_message(record)}"
+    at = timestamp(record.created)
+    line = f"{at} {record.levelname.lower()} {record.name}: {_message(record)}"
     if record.exc_info:
         line += f" | {escaped(_traceback(record))}"
     return f"{line}\n".encode()
@@ -83,8 +83,3 @@ def _traceback(record: logging.LogRecord) -> str:
 
 
 _PLAIN_FORMATTER = logging.Formatter()
-
-
-def _time(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

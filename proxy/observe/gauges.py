@@ -51,7 +51,8 @@ class Watched(Collector):
         )
         yield _gauge(
             "glm_proxy_ping_round_trip_seconds",
-            "Seconds that the latest HTTP/2 PING to an endpoint took to be answered.",
+            "Seconds that the latest HTTP/2 PING to an endpoint took to be answered, on the"
+            " connection where it took least.",
             stats,
             "ping_round_trip",
         )

@@ -10,6 +10,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -18,6 +19,11 @@ _GATHER = 0.02
 contend with the event loop for the interpreter, hundreds of times a second."""
 _PAUSE = 0.01
 """Seconds between two tries when the stream is non-blocking and full."""
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 in UTC, to the millisecond, of `seconds` since the epoch."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 class ByteStream(Protocol):

@@ -94,7 +94,7 @@ class Metrics:
         if (overhead := record.overhead) is not None:
             self._spans.overhead.observe((of.kind, of.route, of.stream), overhead)
         for attempt in record.attempts:
-            self._attempt(attempt, record, of)
+            self._attempt(attempt, record)
         if record.kind == "chat":
             self._chat(record, of, outcome)
 
@@ -111,7 +111,7 @@ class Metrics:
             code = known(record.upstream_code, labels.GLM_CODES)
             counts.upstream_errors.add((of.endpoint, code))
 
-    def _attempt(self, attempt: AttemptRecord, record: Record, of: Labels) -> None:
+    def _attempt(self, attempt: AttemptRecord, record: Record) -> None:
         endpoint = known(attempt.endpoint, self._names.endpoints)
         model = known(attempt.model, self._names.models)
         outcome = known(attempt.outcome, self._outcomes)

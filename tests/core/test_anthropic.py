@@ -146,7 +146,7 @@ def test_arguments_of_a_tool_are_no_text() -> None:
         (
             b'{"type":"message","model":"glm-4.7","content":[],"stop_reason":"end_turn",'
             b'"usage":{"input_tokens":3,"output_tokens":4,"cache_read_input_tokens":2}}',
-            Answer(False, None, "end_turn", Usage(3, 4, 2), "glm-4.7"),
+            Answer(False, None, "end_turn", Usage(3, 4, 2)),
         ),
         (b'{"content":[],"code":0,"msg":"ok"}', Answer()),
         (b'{"type":"error","error":{"type":"api_error"}}', Answer(True, "api_error")),

@@ -249,7 +249,7 @@ def test_an_error_code_is_text_or_nothing(body: bytes, code: str | None) -> None
             orjson.dumps(
                 {"model": "glm-4.6", "choices": [{"finish_reason": "stop"}], "usage": USAGE}
             ),
-            Answer(False, None, "stop", Usage(7, 5), "glm-4.6"),
+            Answer(False, None, "stop", Usage(7, 5)),
         ),
         (b'{"choices":[]}', Answer()),
         (b'{"choices":[],"code":0,"msg":"ok"}', Answer()),

@@ -302,31 +302,29 @@ def test_a_plain_stream_has_not_failed_or_ended() -> None:
     assert not stream_pipe.failed
     assert not stream_pipe.ended
     assert (stream_pipe.usage, stream_pipe.finish_reason) == (None, None)
-    assert stream_pipe.response_model == "m"
 
 
 @pytest.mark.parametrize(
-    ("name", "dialect", "model", "reason", "usage"),
+    ("name", "dialect", "reason", "usage"),
     [
-        ("02-plain-text", GLM, "glm-4-flash-250414", "stop", Usage(19, 16, 0)),
-        ("07-usage-last-chunk", GLM, "glm-4.7-flash", "stop", Usage(1431, 9, 1408, 3)),
-        ("07c-usage-empty-choices", GLM, "glm-4.6", "stop", Usage(12, 3, 0)),
-        ("05-tool-call-index-minus1", GLM, "glm-4.5-flash", "tool_calls", None),
-        ("08-sensitive-stop", GLM, "glm-4.6", "sensitive", Usage(27, 5, 0)),
-        ("20-anthropic-text", ANTHROPIC, "glm-4.7", "end_turn", Usage(41, 9, 1280)),
-        ("21-anthropic-thinking-tool", ANTHROPIC, "glm-5.1", "tool_use", Usage(73, 44, 2048)),
-        ("23-anthropic-midstream-error", ANTHROPIC, "glm-5.2", None, None),
+        ("02-plain-text", GLM, "stop", Usage(19, 16, 0)),
+        ("07-usage-last-chunk", GLM, "stop", Usage(1431, 9, 1408, 3)),
+        ("07c-usage-empty-choices", GLM, "stop", Usage(12, 3, 0)),
+        ("05-tool-call-index-minus1", GLM, "tool_calls", None),
+        ("08-sensitive-stop", GLM, "sensitive", Usage(27, 5, 0)),
+        ("20-anthropic-text", ANTHROPIC, "end_turn", Usage(41, 9, 1280)),
+        ("21-anthropic-thinking-tool", ANTHROPIC, "tool_use", Usage(73, 44, 2048)),
+        ("23-anthropic-midstream-error", ANTHROPIC, None, None),
     ],
 )
 @pytest.mark.parametrize("step", [64, 9999])
-def test_model_finish_and_usage_of_recorded_shapes_are_remembered(
-    name: str, dialect: Dialect, model: str, reason: str, usage: Usage | None, step: int
+def test_finish_and_usage_of_recorded_shapes_are_remembered(
+    name: str, dialect: Dialect, reason: str, usage: Usage | None, step: int
 ) -> None:
     stream = (DATA / f"{name}.sse").read_bytes()
     stream_pipe, _ = pipe(dialect)
     for i in range(0, len(stream), step):
         stream_pipe.feed(stream[i : i + step], 1.0)
-    assert stream_pipe.response_model == model
     assert stream_pipe.finish_reason == reason
     if usage is not None:
         assert stream_pipe.usage == usage

@@ -23,7 +23,7 @@ async def _echo(client: Client) -> None:
 
 @asynccontextmanager
 async def _connected() -> AsyncIterator[Streams]:
-    factory = DataServer(_echo, head_timeout=SHORT, keepalive_timeout=GUARD)
+    factory = DataServer(_echo, head_timeout=SHORT, keepalive_timeout=60.0)
     server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     try:

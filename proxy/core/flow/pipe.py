@@ -37,7 +37,6 @@ class Pipe:
     failed          the upstream told an error in the stream, `upstream_code` is its code
     last_useful     when an event came that is neither a comment nor a ping; `None` before the first
     finish_reason   as the upstream said it
-    response_model  the model the upstream says it answered with
     """
 
     def __init__(self, dialect: Dialect, settings: Settings, timeline: Timeline) -> None:
@@ -46,7 +45,6 @@ class Pipe:
         self.upstream_code: str | None = None
         self.last_useful: float | None = None
         self.finish_reason: str | None = None
-        self.response_model: str | None = None
         self._dialect = dialect
         self._read = dialect.read
         self._start = dialect.usual_start
@@ -119,7 +117,7 @@ class Pipe:
                 if meaning is PING:
                     pings += 1
                 elif meaning is not noted:
-                    noted = self._note(event, meaning, now)
+                    noted = self._note(meaning, now)
                     if meaning.kind is Kind.ERROR:
                         event = heard_error(self._dialect, event)
             if chunking is None:
@@ -134,11 +132,9 @@ class Pipe:
                 self.last_useful = now
         return leaving
 
-    def _note(self, event: Event, meaning: Meaning, now: float) -> Meaning | None:
+    def _note(self, meaning: Meaning, now: float) -> Meaning | None:
         """Remembers what an event said; returns the meaning that would say nothing new."""
         kind = meaning.kind
-        if self.response_model is None:
-            self.response_model = self._dialect.model(event.data)
         if meaning.finish_reason is not None:
             self.finish_reason = meaning.finish_reason
         if meaning.usage is not None:

@@ -92,7 +92,6 @@ class Anthropic(Dialect):
         return Answer(
             finish_reason=text_of(value.get("stop_reason")),
             usage=_usage(value.get("usage")),
-            model=text_of(value.get("model")),
         )
 
     def error_body(self, error: ProxyError) -> bytes:

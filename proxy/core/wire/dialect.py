@@ -72,7 +72,6 @@ class Answer(NamedTuple):
     code: str | None = None
     finish_reason: str | None = None
     usage: Usage | None = None
-    model: str | None = None
 
 
 class Delta(NamedTuple):

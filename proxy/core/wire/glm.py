@@ -97,11 +97,7 @@ class Glm(Dialect):
         value = parse(body)
         if value.get("error") or ("choices" not in value and is_failed_envelope(value)):
             return Answer(failed=True, code=code_of(value))
-        return Answer(
-            finish_reason=_finish_reason(value),
-            usage=_usage(value),
-            model=text_of(value.get("model")),
-        )
+        return Answer(finish_reason=_finish_reason(value), usage=_usage(value))
 
     def error_body(self, error: ProxyError) -> bytes:
         return error.openai_body()

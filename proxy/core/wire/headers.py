@@ -34,6 +34,9 @@ HOP_BY_HOP: Final = frozenset(
 USER_AGENT: Final = f"glm-proxy/{__version__}"
 """Only for callers without one: the upstream's edge answers those with 429, code 1305."""
 
+JSON: Final = ("content-type", "application/json")
+ALLOW: Final = "allow"
+
 # --- towards the upstream ----------------------------------------------------------------------
 
 _CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
@@ -86,13 +89,13 @@ def to_upstream(
     *,
     dialect: str,
     api_key: str | None,
-    stream: bool,
     chat: bool,
     request_id: str,
 ) -> list[tuple[str, str]]:
     """The request headers to send, names in lower case; host and framing are the sender's.
 
-    `api_key` replaces all credentials of the caller; without one they go as they came.
+    `api_key` replaces all credentials of the caller; without one they go as they came. `chat`: the
+    bodies are read here, both of them.
     """
     pairs = [(name.lower(), value) for name, value in headers]
     dropped = _hop_by_hop(pairs)
@@ -104,7 +107,7 @@ def to_upstream(
         if _may_go_up(name, chat=chat) and name not in dropped and _is_safe(value)
     ]
     passed += _required(passed, chat=chat)
-    passed.append(("accept-encoding", _accept_encoding(pairs, identity=chat and stream)))
+    passed.append(("accept-encoding", _accept_encoding(pairs, identity=chat)))
     passed.append(("x-request-id", request_id))
     if api_key is not None:
         passed.append(_credential(dialect, api_key))
@@ -139,12 +142,12 @@ def _required(passed: list[tuple[str, str]], *, chat: bool) -> list[tuple[str, s
     if "user-agent" not in names:
         missing.append(("user-agent", USER_AGENT))
     if chat and "content-type" not in names:
-        missing.append(("content-type", "application/json"))
+        missing.append(JSON)
     return missing
 
 
 def _accept_encoding(pairs: list[tuple[str, str]], *, identity: bool) -> str:
-    """A stream is read here, so it must come as it is; other bodies only pass through."""
+    """An answer that is read here must come as it is; other bodies only pass through."""
     offered = [value for name, value in pairs if name == "accept-encoding"]
     value = ", ".join(offered)
     return value if value and not identity and _is_safe(value) else "identity"
@@ -179,6 +182,11 @@ def refuse_encoded(headers: Pairs) -> None:
     for name, value in headers:
         if name.lower() == "content-encoding" and value.strip().lower() not in ("", "identity"):
             raise UnsupportedEncoding("the body is compressed; send it without Content-Encoding")
+
+
+def names_anthropic(headers: Pairs) -> bool:
+    """Whether the caller is a client of Anthropic's, which says so in every request."""
+    return any(name.lower() == "anthropic-version" for name, _ in headers)
 
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -240,6 +248,20 @@ def to_client(headers: Iterable[tuple[bytes, bytes]], *, stream: bool) -> list[t
         for name, value in pairs
         if _may_come_down(name) and name not in dropped and _is_safe(value)
     ]
+
+
+_SAID_ANEW: Final = frozenset({"content-encoding", "content-length"})
+
+
+def said_anew(headers: Pairs, *, as_json: bool) -> list[tuple[str, str]]:
+    """Headers of a whole answer that was read here, without what is no longer true of it.
+
+    `as_json`: its body is JSON now, whatever it was.
+    """
+    kept = [(name, value) for name, value in headers if name not in _SAID_ANEW]
+    if not as_json:
+        return kept
+    return [(name, value) for name, value in kept if name != JSON[0]] + [JSON]
 
 
 def _text(value: bytes) -> str:

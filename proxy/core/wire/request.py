@@ -32,7 +32,6 @@ class ChatRequest:
     """`openai` or `anthropic`."""
     model: str
     stream: bool
-    has_tools: bool
 
     @property
     def size(self) -> int:
@@ -56,7 +55,6 @@ def parse(body: bytes, *, dialect: str) -> ChatRequest:
         dialect=dialect,
         model=model,
         stream=_stream(fields),
-        has_tools=bool(fields.get("tools")),
     )
 
 

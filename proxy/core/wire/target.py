@@ -104,6 +104,11 @@ def resolve(method: str, raw_path: str) -> Target:
     return target
 
 
+def dialect_of(raw_path: str) -> str:
+    """The dialect that errors are told in, also for a path that turns out to be none of ours."""
+    return "anthropic" if raw_path.startswith(("/v1/messages", "/api/anthropic")) else "openai"
+
+
 def _refuse_form(raw_path: str) -> None:
     if raw_path == "*":
         form = "the asterisk form"
