@@ -30,7 +30,7 @@ from proxy.errors import ClientGone, InternalError, MethodNotAllowed, NotAStream
 from proxy.house import House
 from proxy.net.attempt import Attempt
 from proxy.net.downstream import Client, Headers
-from proxy.net.passthrough import Answer, Passed, passthrough
+from proxy.net.passthrough import Answer, passthrough
 from proxy.net.race import first_answer
 
 
@@ -50,7 +50,7 @@ class Exchange:
         self._candidate: Candidate | None = None
         self._attempts: list[tuple[Candidate, Attempt]] = []
         self._changes: tuple[str, ...] = ()
-        self._passed: Passed | None = None
+        self._passed: Answer | None = None
         self._usage: Usage | None = None
         self._finish_reason: str | None = None
         self._upstream_code: str | None = None
@@ -112,9 +112,15 @@ class Exchange:
         house = self._house
         endpoint = candidate.endpoint
         capability = house.capabilities.of(candidate.model)
-        body, self._changes = rewrite(request, candidate.model, route.params, capability)
+        rewritten = rewrite(request, candidate.model, route.params, capability)
+        self._changes = rewritten.changes
         outgoing = house.outgoing(
-            target, endpoint, self._client.method, self._headers, body, request_id=self._id
+            target,
+            endpoint,
+            self._client.method,
+            self._headers,
+            rewritten.body,
+            request_id=self._id,
         )
         pipe = Pipe(self._dialect, route.stream, self._timeline) if request.stream else None
         attempt = Attempt(pipe, self._timeline, house.limits(route))
@@ -131,7 +137,7 @@ class Exchange:
         assert attempt.head is not None
         headers = policy.to_client(attempt.head.headers, stream=True) + self._added(stream=True)
         # ======== commit point ==================================================================
-        await client.open(headers)
+        client.open(headers)
         self._status = 200
         self._timeline.committed = self._house.clock()
         self._stage = "streaming"
@@ -215,8 +221,8 @@ class Exchange:
 
     def _passed_head(self, answer: Answer) -> Headers:
         timeline = self._timeline
-        self._passed = answer.passed
-        timeline.sent = answer.passed.sent
+        self._passed = answer
+        timeline.sent = answer.sent
         timeline.headers = timeline.committed = self._house.clock()
         self._status = answer.head.status
         self._stage = "streaming"
@@ -250,9 +256,7 @@ class Exchange:
         body = self._dialect.error_body(error)
         self._answer(error.status, headers, body, should_retry=False if retried else None)
 
-    def _added(
-        self, *, stream: bool, should_retry: bool | None = None
-    ) -> list[tuple[str, str]]:
+    def _added(self, *, stream: bool, should_retry: bool | None = None) -> list[tuple[str, str]]:
         candidate = self._candidate
         return policy.added(
             request_id=self._id,
@@ -318,21 +322,23 @@ class Exchange:
     def _attempt_records(self) -> Iterator[AttemptRecord]:
         for candidate, attempt in self._attempts:
             yield attempt.record(candidate.endpoint.name, candidate.model)
-        if self._candidate is not None and not self._attempts and self._request is None:
-            yield self._passed_record(self._candidate)
+        target, chosen = self._target, self._candidate
+        if target is not None and target.kind is Kind.PASSTHROUGH and chosen is not None:
+            yield self._passed_record(chosen)
 
     def _passed_record(self, candidate: Candidate) -> AttemptRecord:
-        """What was passed through is one attempt, without a pipe to ask."""
+        """What is passed through is one attempt too; a client that left cancelled it."""
         timeline, passed, outcome = self._timeline, self._passed, self._outcome
+        status = None if passed is None else passed.head.status
         if outcome == ClientGone.code:
             outcome = "cancelled"
-        elif passed is not None and passed.status >= 400:
+        elif outcome == "completed" and status is not None and status >= 400:
             outcome = "upstream_failed"
         return AttemptRecord(
             endpoint=candidate.endpoint.name,
             model=candidate.model,
             outcome=outcome,
-            status=None if passed is None else passed.status,
+            status=status,
             protocol=None if passed is None else passed.protocol,
             reused=passed is not None and passed.reused,
             started=timeline.parsed or timeline.received,
@@ -345,4 +351,3 @@ class Exchange:
 
 def _lower(headers: Headers) -> dict[str, str]:
     return {name.lower(): value for name, value in headers}
-

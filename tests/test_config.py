@@ -226,6 +226,11 @@ WRONG = [
     ("routes: [{name: 4.6}]", "routes[0].name", "put quotes around it"),
     ("routes: [{name: a b}]", "routes[0].name", "letters, digits"),
     ("routes: [{name: a}, {name: a}]", "routes[1].name", "also the name of routes[0]"),
+    (
+        "endpoints: [{name: a, base_url: 'https://a.example', region: eu}]",
+        "endpoints[0].region",
+        "not available in this version",
+    ),
     ("routes: [{name: a, hedge: {}}]", "routes[0].hedge", "not available in this version"),
     ("routes: [{name: a, commit: early}]", "routes[0].commit", "not available"),
     ("routes: [{name: a, first_content_target: 5s}]", "routes[0].first_content_target", "not av"),

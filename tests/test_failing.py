@@ -247,6 +247,7 @@ async def test_metadata_is_told_in_comments_around_the_events(tmp_path: Path) ->
     answer = await told(tmp_path, script, stream={"emit_metadata": True})
     decision, event, times, done = answer.chunks
     assert (event, done) == (EVENT, b"data: [DONE]\n\n")
-    assert orjson.loads(decision.removeprefix(b": glm-proxy "))["route"] == "default"
+    decided = orjson.loads(decision.removeprefix(b": glm-proxy "))
+    assert (decided["route"], decided["changes"]) == ("default", [])
     assert orjson.loads(times.removeprefix(b": glm-proxy "))["first_content_s"] > 0
     assert answer.clean

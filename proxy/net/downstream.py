@@ -1,11 +1,11 @@
 """The client's side: read its request, write its answer, notice that it leaves.
 
 aiohttp parses the request and owns the connection. The body of an event stream is written here,
-raw: one event is one HTTP chunk, and the events of one upstream read are one write (uvloop joins
-the writes of one loop turn, so the head and the first events leave together as well).
+raw: one event is one HTTP chunk, and the events of one upstream read are one write, the first of
+them together with the head.
 
-The end of a stream is said in two ways only. `end` writes the last chunk: the answer is whole.
-`cut` writes what the client has to be told and closes *without* the last chunk, so that a cut
+The end of a stream is said in two ways only. `write` with `last` adds the last chunk: the answer
+is whole. `cut` writes what the client has to be told and closes *without* the last chunk, so that a cut
 never looks whole at the framing layer either.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from email.utils import formatdate
 from typing import Any
 
 from aiohttp import web
@@ -31,31 +32,40 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class EventStream(EventSourceResponse):
-    """The library's event stream, with the body written by us.
+    """The library's event stream as aiohttp sees it; head and body are written by `Client`.
 
-    Its `prepare` starts a ping task for each stream; here silence, and a client that does not
-    read, are watched by the one timer an attempt has anyway: only the head is taken from it.
+    The library's own `prepare` serialises the head by way of a header map and starts a ping task
+    for each stream. Here the head leaves in one write with the first events, and silence, like a
+    client that does not read, is watched by the one timer an attempt has anyway.
     """
 
-    def __init__(self, headers: Headers) -> None:
+    def __init__(self, request: web.BaseRequest) -> None:
         super().__init__(send_timeout=None, allow_all_methods=True)
-        del self.headers["Connection"]  # aiohttp knows better: the client may have asked for close
-        self.headers["Server"] = "glm-proxy"
-        for name, value in headers:
-            self.headers[name] = value
+        self._req = request
+        self._payload_writer = request.writer
+        self._keep_alive = request.keep_alive and request.version >= HttpVersion11
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        if self.prepared:
-            return self._payload_writer
-        if request.version >= HttpVersion11:
-            self.enable_chunked_encoding()
-        else:
-            self.force_close()
-        return await web.StreamResponse.prepare(self, request)
+        return self._payload_writer
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing: `Client.end` has written the last chunk, or `Client.cut` has left it out."""
+        """Nothing: `Client.write` has written the last chunk, or `Client.cut` has left it out."""
         self._eof_sent = True
+
+    def head(self, headers: Headers) -> bytes:
+        """The response head (RFC 9112 §4, §7.1): chunked for HTTP/1.1, close-delimited before."""
+        version = "1.1" if self._req_is_http11() else "1.0"
+        lines = [f"HTTP/{version} 200 OK", "Server: glm-proxy", f"Date: {formatdate(usegmt=True)}"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        if self._req_is_http11():
+            lines.append("Transfer-Encoding: chunked")
+        if not self._keep_alive:
+            lines.append("Connection: close")
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    def _req_is_http11(self) -> bool:
+        assert self._req is not None
+        return self._req.version >= HttpVersion11
 
 
 class _Connection(web.RequestHandler):
@@ -170,6 +180,7 @@ class Client:
     __slots__ = (
         "_chunked",
         "_connection",
+        "_head",
         "_request",
         "bytes_in",
         "bytes_out",
@@ -183,6 +194,7 @@ class Client:
         self._connection: Any = request.protocol
         self._chunked = request.version >= HttpVersion11
         self.response: web.StreamResponse | None = None
+        self._head = b""
         self.bytes_in = 0
         self.bytes_out = 0
         self.paused_since: float | None = None
@@ -218,6 +230,13 @@ class Client:
         Raises RequestTooLarge over `limit` bytes, RequestTimeout after `timeout` seconds,
         ClientError when its framing is broken.
         """
+        content = self._request.content
+        if content.is_eof():  # as nearly always: the body came with the head
+            body = content.read_nowait()
+            self.bytes_in = len(body)
+            if self.bytes_in > limit:
+                raise _too_large(limit)
+            return body
         try:
             async with asyncio.timeout(timeout):
                 parts = [part async for part in self.body_parts(limit=limit)]
@@ -268,15 +287,12 @@ class Client:
             response.force_close()  # the rest of the request body is not worth reading
         self.response = response
 
-    async def open(self, headers: Headers) -> None:
-        """Commit: status 200 and the head of an event stream. Raises ClientGone."""
-        response = EventStream(headers)
+    def open(self, headers: Headers) -> None:
+        """Commit: status 200 and the head of an event stream, written with the first events."""
+        response = EventStream(self._request)
         self.response = response
+        self._head = response.head(headers)
         self._watch_flow()
-        try:
-            await response.prepare(self._request)
-        except ConnectionError:
-            raise ClientGone("the client left before its answer began") from None
 
     async def open_body(self, status: int, headers: Headers) -> None:
         """The head of an answer whose body follows by `write_body`. Raises ClientGone."""
@@ -314,9 +330,11 @@ class Client:
             data = b"%x\r\n%b\r\n" % (len(event), event)
         else:
             data = b"".join([b"%x\r\n%b\r\n" % (len(event), event) for event in events])
-        if last:
-            data = data + _LAST_CHUNK if self._chunked else data
+        if last and self._chunked:
+            data += _LAST_CHUNK
         self.bytes_out += len(data)
+        if self._head:
+            data, self._head = self._head + data, b""
         transport.write(data)
 
     def cut(self, events: list[bytes]) -> None:

@@ -7,7 +7,6 @@ import socket
 from contextlib import suppress
 from typing import Final
 
-
 BACKLOG: Final = 1024
 """Connections the kernel holds until they are accepted. Say it to `create_server` as well: its
 default of 100 would replace this one."""

@@ -20,20 +20,15 @@ from proxy.net.h2.connection import Connection, Head, Reader
 from proxy.net.upstream import Outgoing, Upstream, head_of, translate
 
 
-class Passed(NamedTuple):
-    """When what happened, on the monotonic clock, for the record."""
-
-    protocol: str
-    reused: bool
-    sent: float
-
-
 class Answer(NamedTuple):
-    """The head of an upstream's answer and the pieces of its body as they come."""
+    """The head of an upstream's answer, the pieces of its body as they come, and how it came."""
 
     head: Head
     parts: AsyncIterator[bytes]
-    passed: Passed
+    protocol: str
+    reused: bool
+    sent: float
+    """When the request was handed to a connection, on the monotonic clock."""
 
 
 async def passthrough(
@@ -87,7 +82,7 @@ async def _over_http1(
             allow_redirects=False,
         ) as response:
             parts = _http1_parts(response)
-            yield Answer(head_of(response), parts, Passed("http/1.1", False, sent))
+            yield Answer(head_of(response), parts, "http/1.1", False, sent)
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise translate(error) from None
 
@@ -111,7 +106,7 @@ async def _over_h2(
     upload = asyncio.get_running_loop().create_task(_upload(client, reader))
     try:
         head = await _head_or_failed_upload(reader, upload)
-        yield Answer(head, aiter(reader), Passed("h2", reused, sent))
+        yield Answer(head, aiter(reader), "h2", reused, sent)
     finally:
         upload.cancel()
         await asyncio.gather(upload, return_exceptions=True)

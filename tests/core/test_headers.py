@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from proxy import __version__
 from proxy.core.wire.headers import (
     HOP_BY_HOP,
+    JSON,
     added,
     caller_key,
+    names_anthropic,
     refuse_encoded,
     request_id,
+    said_anew,
     to_client,
     to_upstream,
 )
@@ -25,7 +28,7 @@ Pairs = list[tuple[str, str]]
 
 
 def up(headers: Pairs, **how: Any) -> Pairs:
-    usual = {"dialect": "openai", "api_key": None, "stream": True, "chat": True}
+    usual = {"dialect": "openai", "api_key": None, "chat": True}
     return to_upstream(headers, **(usual | {"request_id": "r-1"} | how))
 
 
@@ -96,7 +99,7 @@ def test_a_chat_request_goes_up_with_listed_headers_only() -> None:
 
 
 def test_passthrough_also_takes_what_describes_a_body() -> None:
-    chat, other = up(CLIENT), up(CLIENT, chat=False, stream=False)
+    chat, other = up(CLIENT), up(CLIENT, chat=False)
     assert [pair for pair in other if pair not in chat] == [
         ("range", "bytes=0-1"),
         ("if-none-match", '"e"'),
@@ -132,22 +135,33 @@ def test_what_the_upstream_needs_is_added_when_the_client_left_it_out() -> None:
     ]
 
 
+def test_an_answer_that_was_read_has_its_length_and_coding_said_anew() -> None:
+    headers = [("content-length", "9"), ("content-encoding", "gzip"), ("content-type", "text/html"),
+               ("x-log-id", "1")]  # fmt: skip
+    assert said_anew(headers, as_json=False) == headers[2:]
+    assert said_anew(headers, as_json=True) == [headers[3], JSON]
+
+
+def test_a_client_of_anthropics_is_known_by_its_version_header() -> None:
+    assert names_anthropic([("Anthropic-Version", "2023-06-01")])
+    assert not names_anthropic([("x-api-key", "anthropic-version")])
+
+
 @pytest.mark.parametrize(
-    ("offered", "stream", "chat", "sent"),
+    ("offered", "chat", "sent"),
     [
-        (["gzip"], True, True, "identity"),
-        (["gzip"], False, True, "gzip"),
-        (["gzip"], True, False, "gzip"),
-        (["gzip", "br;q=0.1"], False, False, "gzip, br;q=0.1"),
-        ([], False, False, "identity"),
-        ([""], False, False, "identity"),
-        (["gzip\r\nx: y"], False, False, "identity"),
+        (["gzip"], True, "identity"),
+        (["gzip"], False, "gzip"),
+        (["gzip", "br;q=0.1"], False, "gzip, br;q=0.1"),
+        ([], False, "identity"),
+        ([""], False, "identity"),
+        (["gzip\r\nx: y"], False, "identity"),
     ],
 )
-def test_only_streams_are_asked_for_uncompressed(
-    offered: list[str], stream: bool, chat: bool, sent: str
+def test_what_is_read_here_is_asked_for_uncompressed(
+    offered: list[str], chat: bool, sent: str
 ) -> None:
-    headers = up([("Accept-Encoding", one) for one in offered], stream=stream, chat=chat)
+    headers = up([("Accept-Encoding", one) for one in offered], chat=chat)
     assert [value for name, value in headers if name == "accept-encoding"] == [sent]
 
 

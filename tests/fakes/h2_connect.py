@@ -19,13 +19,14 @@ async def connect(
     on_change: Callable[[Connection], None] = lambda _: None,
     clock: Callable[[], float] | None = None,
 ) -> Connection:
-    """Our connection to a peer."""
+    """Our connection to a peer, closed with it."""
     _, connection = await asyncio.get_running_loop().create_connection(
         lambda: Connection(settings or H2Settings(), on_change, clock),
         "127.0.0.1",
         peer.port,
         ssl=client_tls() if peer.tls else None,
     )
+    peer.clients.append(connection)
     return connection
 
 

@@ -36,6 +36,7 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
+from proxy.net.h2.connection import Connection
 from tests.fakes.h2_sinks import OK, Headers, Waiting
 from tests.fakes.h2_tls import server_tls
 
@@ -308,6 +309,7 @@ class Peer(Waiting):
         self.settings = settings
         self.takes_uploads = takes_uploads  # gives windows back for what it receives
         self.connections: list[PeerConnection] = []
+        self.clients: list[Connection] = []  # ours, closed with this peer: see `h2_connect`
         self.port = 0
         self._receive_buffer = receive_buffer  # SO_RCVBUF, when not 0
         self._alpn = tuple(alpn)
@@ -335,6 +337,9 @@ class Peer(Waiting):
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for client in self.clients:
+            client.abort()
+            await client.wait_closed()
         for connection in self.connections:
             connection.transport.abort()
         for connection in self.connections:

@@ -43,7 +43,7 @@ def in_front_of(upstream: ScriptedUpstream, folder: Path, **settings: Any) -> di
     return {"endpoints": [endpoint], **settings}
 
 
-async def outcomes(app: App) -> Counter[str]:
+async def outcomes(app: App, counter: str = "glm_proxy_exchanges_total") -> Counter[str]:
     """How often each outcome is counted on the admin listener."""
     counted: Counter[str] = Counter()
     host, port = app.admin_address
@@ -54,6 +54,6 @@ async def outcomes(app: App) -> Counter[str]:
         families = text_string_to_metric_families(await answer.text())
     for family in families:
         for sample in family.samples:
-            if sample.name == "glm_proxy_exchanges_total":
+            if sample.name == counter:
                 counted[sample.labels["outcome"]] += int(sample.value)
     return counted

@@ -104,7 +104,6 @@ async def test_requests_go_out_right_behind_the_preface() -> None:
         await recorders[0].over()
         await recorders[1].over()
         assert (connection.settings_seen, connection.capacity) == (True, 2)
-        connection.abort()
 
 
 async def test_what_is_sent_in_one_turn_leaves_in_one_write() -> None:
@@ -114,7 +113,6 @@ async def test_what_is_sent_in_one_turn_leaves_in_one_write() -> None:
         connection.request(POST, Recorder(), b"x" * 40_000)
         await there.frame(DataFrame, 1, count=3)
         assert len(there.reads) == 1
-        connection.abort()
 
 
 async def test_answers_to_one_read_leave_in_one_write() -> None:
@@ -140,7 +138,6 @@ async def test_answers_to_one_read_leave_in_one_write() -> None:
         assert len(there.seen(RstStreamFrame)) == 5
         assert len(there.reads) == 1
         assert changes.count == 1
-        connection.abort()
 
 
 async def test_the_peers_limit_of_streams_is_kept() -> None:
@@ -157,7 +154,6 @@ async def test_the_peers_limit_of_streams_is_kept() -> None:
         assert changes.count == before + 1
         assert (connection.capacity, connection.open_streams) == (1, 2)
         await fine(connection)
-        connection.abort()
 
 
 @pytest.mark.parametrize("size", [1_000, 17_000, 40_000])
@@ -170,7 +166,6 @@ async def test_request_headers_of_any_length_arrive(size: int) -> None:
         there = await peer.scripted()
         assert long in there.requests[1].headers
         assert len(there.seen(ContinuationFrame, 1)) == size // 16_384
-        connection.abort()
 
 
 @pytest.mark.parametrize("size", [0, 100, 4096, 65_536])
@@ -183,7 +178,6 @@ async def test_any_compression_table_of_the_peer_is_used_rightly(size: int) -> N
             extra = [(b"x-%d" % (n % 7), b"v" * n * 9), (b"authorization", b"Bearer %d" % n)]
             assert await Reader.open(connection, [*POST, *extra], b"body").read() == b"body"
             assert (await peer.request(2 * n + 1)).headers == [*POST, *extra]
-        connection.abort()
 
 
 # --- cancel --------------------------------------------------------------------------------------
@@ -263,7 +257,6 @@ async def test_cancel_resets_the_stream_and_keeps_the_connection(phase: Phase, t
             await fine(connection)
         assert len(request.connection.seen(RstStreamFrame)) == 1
         assert not recorder.done
-        connection.abort()
 
 
 async def test_cancel_after_the_end_sends_nothing() -> None:
@@ -275,7 +268,6 @@ async def test_cancel_after_the_end_sends_nothing() -> None:
         stream.cancel()
         await fine(connection)
         assert (await peer.connection()).seen(RstStreamFrame) == []
-        connection.abort()
 
 
 async def test_cancel_from_within_the_sink_is_heard_at_once() -> None:
@@ -293,7 +285,6 @@ async def test_cancel_from_within_the_sink_is_heard_at_once() -> None:
         assert await (await peer.request(1)).until_reset() == ErrorCode.CANCEL
         assert len(sink.reads) == 1
         assert not sink.done
-        connection.abort()
 
 
 async def test_a_hundred_cancels_use_nothing_up() -> None:
@@ -304,7 +295,6 @@ async def test_a_hundred_cancels_use_nothing_up() -> None:
         await fine(connection)
         there = await peer.connection()
         assert [f.error_code for f in there.seen(RstStreamFrame)] == [ErrorCode.CANCEL] * 100
-        connection.abort()
 
 
 # --- the loop, and the long run ------------------------------------------------------------------
@@ -351,7 +341,6 @@ async def test_on_change_may_use_the_connection() -> None:
         connection = await connect(peer, on_change=on_change)
         await changes.until(lambda: len(opened) == 10 and opened[-1].done)
         assert [r.body for r in opened] == [b"%d" % n for n in range(1, 11)]
-        connection.abort()
 
 
 async def test_a_malformed_answer_harms_no_other_stream() -> None:
@@ -365,7 +354,6 @@ async def test_a_malformed_answer_harms_no_other_stream() -> None:
         await good.over()
         assert type(bad.error) is UpstreamProtocolError
         assert good.body == b"fine"
-        connection.abort()
 
 
 @pytest.mark.long
@@ -392,7 +380,6 @@ async def test_forty_thousand_requests_leave_memory_flat() -> None:
         assert connection.requests == 40_000
         # The peer, in this process too, remembers closed streams: its part was measured apart.
         assert sizes[-1] - sizes[4] < 8 * 2**20
-        connection.abort()
 
 
 def rss() -> int:

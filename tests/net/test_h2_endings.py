@@ -65,7 +65,6 @@ async def test_streams_above_the_last_of_goaway_are_refused() -> None:
         assert "ENHANCE_YOUR_CALM" in error.message
         assert not recorders[0].done
         assert not recorders[1].done
-        connection.abort()
 
 
 async def test_a_graceful_goaway_is_followed_by_the_final_one() -> None:
@@ -126,7 +125,6 @@ async def test_a_refused_stream_is_retryable_and_the_connection_lives() -> None:
         await recorder.over()
         assert type(recorder.error) is Refused
         await fine(connection)
-        connection.abort()
 
 
 async def test_a_reset_without_error_after_the_end_is_no_error() -> None:
@@ -141,7 +139,6 @@ async def test_a_reset_without_error_after_the_end_is_no_error() -> None:
         assert (await there.frame(RstStreamFrame, 1)).error_code == ErrorCode.NO_ERROR
         await there.synced()
         assert not connection.closed
-        connection.abort()
 
 
 @pytest.mark.parametrize("tls", [True, False], ids=["TLS", "plain"])

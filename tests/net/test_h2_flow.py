@@ -62,7 +62,6 @@ async def test_stuck_readers_hold_a_window_each_and_slow_nobody() -> None:
             assert len(sink.body) == window
         sinks[0].stream.resume_reading()
         await sinks[0].until(lambda: len(sinks[0].body) == 2 * window)
-        connection.abort()
 
 
 async def test_a_paused_stream_that_is_resumed_gets_everything() -> None:
@@ -78,7 +77,6 @@ async def test_a_paused_stream_that_is_resumed_gets_everything() -> None:
             body += chunk
             await asyncio.sleep(0)
         assert body == bytes(n % 251 for n in range(300_000))
-        connection.abort()
 
 
 # --- uploads ------------------------------------------------------------------------------------
@@ -94,7 +92,6 @@ async def test_a_long_body_goes_as_the_windows_open() -> None:
         readers = [Reader.open(connection, POST, body[n:]) for n in range(3)]
         for n, reader in enumerate(readers):
             assert await reader.read() == body[n:]
-        connection.abort()
 
 
 async def test_a_body_may_be_sent_in_parts() -> None:
@@ -107,7 +104,6 @@ async def test_a_body_may_be_sent_in_parts() -> None:
         await reader.stream.send(b"x" * 200_000)
         await reader.stream.send(b" last", end=True)
         assert await reader.read() == b"first second " + b"x" * 200_000 + b" last"
-        connection.abort()
 
 
 @pytest.mark.parametrize("body", [b"", b"some"])
@@ -118,7 +114,6 @@ async def test_the_end_of_a_body_may_come_alone(body: bytes) -> None:
         assert reader.stream is not None
         await reader.stream.send(b"", end=True)
         assert await reader.read() == (body or b"ok")
-        connection.abort()
 
 
 async def test_nothing_is_sent_behind_the_end_of_a_body() -> None:
@@ -128,7 +123,6 @@ async def test_nothing_is_sent_behind_the_end_of_a_body() -> None:
             stream = connection.request(GET, Recorder(), body)
             with pytest.raises(RuntimeError, match="has ended"):
                 await stream.send(b"more")
-        connection.abort()
 
 
 async def test_send_waits_for_the_window() -> None:
@@ -144,7 +138,6 @@ async def test_send_waits_for_the_window() -> None:
         await sending
         await there.until(lambda: sum(f.body_len for f in there.seen(DataFrame)) == 100_000)
         assert "END_STREAM" in there.seen(DataFrame)[-1].flags
-        connection.abort()
 
 
 async def test_send_waits_for_a_transport_that_is_congested() -> None:
@@ -158,7 +151,6 @@ async def test_send_waits_for_a_transport_that_is_congested() -> None:
         await sending
         assert (await there.frame(DataFrame, stream.id)).data == b"waits"
         assert stuck.error is None
-        connection.abort()
 
 
 async def test_send_ends_when_the_answer_comes_early() -> None:
@@ -176,7 +168,6 @@ async def test_send_ends_when_the_answer_comes_early() -> None:
         assert recorder.head.status == 413
         assert (await there.frame(RstStreamFrame, 1)).error_code == ErrorCode.NO_ERROR
         await stream.send(b"more", end=True)
-        connection.abort()
 
 
 async def test_send_raises_what_ended_the_stream() -> None:
@@ -191,7 +182,6 @@ async def test_send_raises_what_ended_the_stream() -> None:
             await sending
         with pytest.raises(Refused):
             await stream.send(b"more")
-        connection.abort()
 
 
 async def test_a_cancelled_send_leaves_the_stream_usable() -> None:
@@ -205,4 +195,3 @@ async def test_a_cancelled_send_leaves_the_stream_usable() -> None:
         there.send(WindowUpdateFrame(0, 100_000), WindowUpdateFrame(1, 100_000))
         await stream.send(b"last", end=True)
         await there.until(lambda: sum(f.body_len for f in there.seen(DataFrame)) == 100_004)
-        connection.abort()

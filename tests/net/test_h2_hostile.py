@@ -233,7 +233,6 @@ async def test_a_broken_rule_is_answered_by_its_code(case: Case) -> None:
             await expect_reset(begun, case.code, case.stream)
         else:
             await expect_goaway(begun, case.code)
-        begun.connection.abort()
 
 
 def test_every_case_has_its_own_name() -> None:
@@ -271,7 +270,6 @@ async def test_what_the_rules_allow_or_tell_us_to_ignore_harms_nothing(name: str
         assert begun.answered.body in (b"of course", b" course")
         assert begun.waiting.body == b"fine"
         assert begun.there.seen(GoAwayFrame) == []
-        begun.connection.abort()
 
 
 @pytest.mark.parametrize(
@@ -358,7 +356,6 @@ async def test_a_peer_that_ignores_our_resets_is_read_past() -> None:
         there.send(raw(0, 1, 1, b"fine"))
         await begun.answered.over()
         assert begun.answered.body == b"fine"
-        connection.abort()
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 5, 8, 11, 13, 0x99])
@@ -371,4 +368,3 @@ async def test_a_reset_is_an_error_whatever_its_code_and_names_it(code: int) -> 
         assert begun.answered.body == b"half"
         assert type(begun.answered.error) is UpstreamReset
         assert frames.code_name(code) in begun.answered.error.message
-        begun.connection.abort()

@@ -36,7 +36,6 @@ async def test_a_reader_gives_head_body_and_trailers() -> None:
         assert await reader.read() == b"data: 1\n\ndata: 2\n\n"
         assert reader.trailers == [(b"x-t", b"1")]
         assert await reader.head() == (200, OK[1:])
-        connection.abort()
 
 
 async def test_a_reader_yields_events_as_they_come() -> None:
@@ -52,7 +51,6 @@ async def test_a_reader_yields_events_as_they_come() -> None:
         await request.data(b"", end=True)
         with pytest.raises(StopAsyncIteration):
             await anext(chunks)
-        connection.abort()
 
 
 async def test_a_reader_gives_what_came_before_the_error() -> None:
@@ -69,7 +67,6 @@ async def test_a_reader_gives_what_came_before_the_error() -> None:
         there.reset(3, ErrorCode.REFUSED_STREAM)
         with pytest.raises(Refused):
             await refused.head()
-        connection.abort()
 
 
 async def test_a_reader_stops_at_its_limit() -> None:
@@ -79,7 +76,6 @@ async def test_a_reader_stops_at_its_limit() -> None:
         with pytest.raises(AnswerTooLarge):
             await reader.read(limit=10_000)
         assert await (await peer.request(1)).until_reset() == ErrorCode.CANCEL
-        connection.abort()
 
 
 async def test_a_reader_that_is_not_read_holds_a_bounded_part() -> None:
@@ -96,7 +92,6 @@ async def test_a_reader_that_is_not_read_holds_a_bounded_part() -> None:
         assert len(await anext(chunks)) == held
         await request.connection.until(lambda: request.sent > held + 50_000)
         reader.cancel()
-        connection.abort()
 
 
 async def fine_get(connection: Connection) -> None:
@@ -115,4 +110,3 @@ async def test_two_tasks_cannot_read_one_response() -> None:
         with pytest.raises(RuntimeError, match="another task"):
             await reader.head()
         first.cancel()
-        connection.abort()

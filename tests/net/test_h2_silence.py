@@ -66,7 +66,6 @@ async def test_a_silent_peer_that_answers_ping_is_left_alone(streams: int) -> No
         assert not any(recorder.done for recorder in recorders)
         assert connection.rtt is not None
         assert connection.rtt < 1
-        connection.abort()
 
 
 async def test_no_ping_is_sent_while_something_is_received() -> None:
@@ -86,7 +85,6 @@ async def test_no_ping_is_sent_while_something_is_received() -> None:
         assert there.seen(PingFrame) == []
         now += 0.05
         await there.frame(PingFrame)
-        connection.abort()
 
 
 async def test_any_sign_of_life_will_do() -> None:
@@ -96,7 +94,6 @@ async def test_any_sign_of_life_will_do() -> None:
             await there.frame(PingFrame, count=n)
             there.send(WindowUpdateFrame(0, 1))  # no ACK
         assert not connection.closed
-        connection.abort()
 
 
 async def test_pings_can_be_switched_off() -> None:
@@ -105,7 +102,6 @@ async def test_pings_can_be_switched_off() -> None:
         await asyncio.sleep(0.05)
         assert there.seen(PingFrame) == []
         assert not connection.closed
-        connection.abort()
 
 
 async def test_a_stall_of_our_own_loop_is_not_taken_for_a_dead_peer() -> None:
@@ -116,7 +112,6 @@ async def test_a_stall_of_our_own_loop_is_not_taken_for_a_dead_peer() -> None:
         there.stalls = 0.2
         await there.frame(PingFrame, count=3)
         assert not connection.closed
-        connection.abort()
 
 
 def shrink_send_buffer(connection: Connection) -> None:
@@ -143,7 +138,6 @@ async def test_a_slow_upload_is_not_taken_for_a_dead_peer() -> None:
         there.send(there.block(1, OK, "END_STREAM"))
         await recorder.over()
         assert recorder.error is None
-        connection.abort()
 
 
 async def test_a_peer_that_stops_reading_in_mid_upload_is_dead() -> None:

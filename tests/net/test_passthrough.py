@@ -13,6 +13,8 @@ from tests.fakes.raw_client import Answer, RawClient
 from tests.fakes.running import in_front_of, outcomes, running
 from tests.fakes.upstream import Call, H1Call, H2Call, ScriptedUpstream
 
+ATTEMPTS = "glm_proxy_attempts_total"
+
 
 @pytest.fixture(params=[False, True], ids=["http1", "h2"])
 def over_h2(request: pytest.FixtureRequest) -> bool:
@@ -107,6 +109,7 @@ async def test_methods_without_a_body_pass(tmp_path: Path, over_h2: bool) -> Non
                 assert await answer.text() == "{}"
         assert [call.method for call in upstream.calls] == ["GET", "DELETE"]
         assert await outcomes(app) == {"completed": 2}
+        assert await outcomes(app, ATTEMPTS) == {"completed": 2}
 
 
 @pytest.mark.parametrize("framing", ["chunked", "100"])
@@ -129,6 +132,7 @@ async def test_an_answer_that_breaks_off_has_no_clean_end(
         assert answer.status == 200
         assert not answer.clean
         assert await outcomes(app) == {"upstream_reset": 1}
+        assert await outcomes(app, ATTEMPTS) == {"upstream_reset": 1}
 
 
 async def test_an_early_refusal_is_delivered_while_the_upload_still_runs(tmp_path: Path) -> None:
