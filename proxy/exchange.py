@@ -126,7 +126,11 @@ class Exchange:
         attempt = Attempt(pipe, self._timeline, house.limits(route))
         self._attempts.append((candidate, attempt))
         self._stage = "connecting"
-        await house.upstreams[endpoint.name].open(outgoing, attempt)
+        try:
+            await house.upstreams[endpoint.name].open(outgoing, attempt)
+        except ProxyError as error:
+            attempt.fail(error)  # it has no stream that could tell it
+            raise
         self._stage = "waiting"
         return attempt
 

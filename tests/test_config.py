@@ -226,11 +226,6 @@ WRONG = [
     ("routes: [{name: 4.6}]", "routes[0].name", "put quotes around it"),
     ("routes: [{name: a b}]", "routes[0].name", "letters, digits"),
     ("routes: [{name: a}, {name: a}]", "routes[1].name", "also the name of routes[0]"),
-    (
-        "endpoints: [{name: a, base_url: 'https://a.example', region: eu}]",
-        "endpoints[0].region",
-        "not available in this version",
-    ),
     ("routes: [{name: a, hedge: {}}]", "routes[0].hedge", "not available in this version"),
     ("routes: [{name: a, commit: early}]", "routes[0].commit", "not available"),
     ("routes: [{name: a, first_content_target: 5s}]", "routes[0].first_content_target", "not av"),
@@ -397,6 +392,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         "cannot be read: No such file or directory"
     )
     assert str(refused(tmp_path)).endswith("cannot be read: Is a directory")
+
+
+def test_a_setting_of_an_endpoint_that_belongs_to_a_later_version_is_refused(write: Write) -> None:
+    (problem,) = refused(write(f"endpoints: [{{{CN}, region: eu}}]")).problems
+    assert problem.where == "endpoints[0].region"
+    assert "not available in this version" in problem.text
 
 
 def test_a_ca_file_that_is_no_certificate_is_refused(write: Write, tmp_path: Path) -> None:

@@ -68,6 +68,14 @@ async def test_a_method_that_a_path_does_not_take_names_those_it_does(tmp_path: 
     assert answer.headers["allow"] == "POST"
 
 
+async def test_an_attempt_that_got_no_connection_is_counted_by_its_reason(tmp_path: Path) -> None:
+    settings = {**NOWHERE, "pool": {"http2": "always"}}
+    async with running(tmp_path, settings) as app:
+        assert (await ask(app.data_address, CHAT, BODY)).status == 502
+        counted = await outcomes(app, "glm_proxy_attempts_total")
+    assert counted == {"upstream_connect_failed": 1}
+
+
 async def test_two_different_keys_in_one_request_are_refused(tmp_path: Path) -> None:
     async with running(tmp_path, NOWHERE) as app:
         keys = ("Authorization: Bearer one", "x-api-key: two")

@@ -66,12 +66,11 @@ def _asked(match: Match) -> str:
 
 
 def _served(rule: RouteRule, names: list[str]) -> str:
-    return ", else ".join(_candidate(candidate, names) for candidate in rule.candidates)
+    return _candidate(rule.candidates[0], names)
 
 
 def _candidate(candidate: Candidate, names: list[str]) -> str:
-    endpoint = candidate.endpoint or " or ".join(names)
-    return f"{candidate.model or 'as asked'} at {endpoint}"
+    return f"{candidate.model or 'as asked'} at {candidate.endpoint or names[0]}"
 
 
 def _sets(params: Params) -> str:

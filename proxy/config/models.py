@@ -276,7 +276,8 @@ class RouteRule(Section):
     match: Match = Match()
     """Which requests; without it, all."""
     candidates: tuple[Candidate, ...] = (Candidate(),)
-    """What to try, in order. Without it: the model as asked, any endpoint."""
+    """What to try, in order; this version uses the first. Without it: the model as asked, the
+    first endpoint."""
     params: Params = Params()
     """Request fields to set."""
     timeouts: Timeouts | None = None

@@ -5,8 +5,8 @@ raw: one event is one HTTP chunk, and the events of one upstream read are one wr
 them together with the head.
 
 The end of a stream is said in two ways only. `write` with `last` adds the last chunk: the answer
-is whole. `cut` writes what the client has to be told and closes *without* the last chunk, so that a cut
-never looks whole at the framing layer either.
+is whole. `cut` writes what the client has to be told and closes *without* the last chunk, so that
+a cut never looks whole at the framing layer either.
 """
 
 from __future__ import annotations

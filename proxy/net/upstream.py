@@ -21,13 +21,11 @@ from proxy.errors import (
     UpstreamReset,
 )
 from proxy.net.h2.connection import Connection, Head, Sink
+from proxy.net.h2.frames import DEFAULT_WINDOW
 from proxy.net.halves import Flow
 from proxy.net.http1_probe import Http1Probe
 from proxy.net.pool import Pool
 from proxy.net.tls import handshake_failure
-
-_SMALL_WINDOW = 65_535
-"""RFC 9113 §6.9.2: the initial window of a peer that did not ask for another."""
 
 
 class Outgoing(NamedTuple):
@@ -99,7 +97,7 @@ class Upstream:
         """A small HTTP/2 window costs a big body a round trip per window; HTTP/1.1 has none."""
         return (
             size > self._http1_bodies_over
-            and connection.peer_initial_window <= _SMALL_WINDOW
+            and connection.peer_initial_window <= DEFAULT_WINDOW
             and self._probe is not None
             and self._probe.speaks_http1()
         )

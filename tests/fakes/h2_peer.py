@@ -187,6 +187,8 @@ class Request:
         return self.reset
 
     def head(self, headers: Headers = OK, *, end: bool = False) -> None:
+        if self.gone:
+            return
         self.connection.h2.send_headers(self.stream_id, headers, end_stream=end)
         self.connection.flush()
 
@@ -216,6 +218,8 @@ class Request:
         return min(h2.local_flow_control_window(self.stream_id), h2.max_outbound_frame_size)
 
     def trailers(self, headers: Headers) -> None:
+        if self.gone:
+            return
         self.connection.h2.send_headers(self.stream_id, headers, end_stream=True)
         self.connection.flush()
 

@@ -75,7 +75,7 @@ async def test_no_ping_is_sent_while_something_is_received() -> None:
         return now
 
     async with Peer(raw=True, tls=False) as peer:
-        connection = await connect(peer, EAGER, clock=clock)
+        await connect(peer, EAGER, clock=clock)
         there = await peer.connection()
         there.send(there.settings())
         for _ in range(5):  # the timer comes by, and finds that nothing is due

@@ -158,6 +158,7 @@ async def test_an_early_refusal_is_delivered_while_the_upload_still_runs(tmp_pat
         answer = await asyncio.wait_for(client.whole(), 5)
         assert answer.status == 413
         assert answer.body == b"no"
+        assert await outcomes(app, ATTEMPTS) == {"upstream_failed": 1}
 
 
 async def test_a_client_that_leaves_in_the_middle_ends_the_upstream(

@@ -41,7 +41,7 @@ class Route:
     reason: str
     """Why, in one word for the log: `rule`, or `default` when no rule matched."""
     candidates: tuple[Candidate, ...]
-    """In the order in which they are to be tried; never empty."""
+    """Best first, never empty. The exchange uses the first."""
     params: Params
     """Request fields to set."""
     timeouts: Timeouts

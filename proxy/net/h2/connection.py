@@ -176,7 +176,7 @@ class Connection(asyncio.BufferedProtocol):
             streams.changed = False
             self._on_change(self)
 
-    # --- asyncio.BufferedProtocol ------------------------------------------------------------------------
+    # --- asyncio.BufferedProtocol --------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

@@ -301,8 +301,6 @@ class Engine:
                 streams.peer_limit = value
             elif identifier == frames.INITIAL_WINDOW_SIZE:
                 streams.uploads.set_initial_window(value, streams.open.values())
-            elif identifier == frames.HEADER_TABLE_SIZE:
-                streams.codec.resize(value)
         self._out.append(frames.SETTINGS_ACK)
         streams.changed = True
 

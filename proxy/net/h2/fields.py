@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hpack import Decoder, Encoder, HPACKError, NeverIndexedHeaderTuple
+from hpack import Decoder, HPACKError
 from hpack.exceptions import OversizedHeaderListError
 
 from proxy.net.h2.frames import ErrorCode, Violation
@@ -12,24 +12,21 @@ from proxy.net.h2.state import Head
 
 Fields = list[tuple[bytes, bytes]]
 
-_TABLE_SIZE = 4096
-"""Most bytes our compression table takes, whatever the peer would allow (RFC 7541 §4.2)."""
+_NO_TABLE = b"\x20"
+"""Dynamic table size update to 0 (RFC 7541 §6.3): what we send is never indexed. Requests of
+several callers share a connection, and a shared table would let one probe for another's key (§7.1);
+and literals cost 2 µs a request where looking for entries cost 28."""
 
-_NEVER_INDEXED = frozenset(
-    (
-        # Secrets: several clients' keys share a connection, and a shared table would let one
-        # probe for another's (RFC 7541 §7.1).
-        b"authorization",
-        b"cookie",
-        b"proxy-authorization",
-        b"x-api-key",
-        # New in every request: they would only push the useful entries out (18 µs a request
-        # against 28).
-        b"content-length",
-        b"traceparent",
-        b"x-request-id",
-    )
-)
+_STATIC = {
+    (b":method", b"GET"): b"\x82",
+    (b":method", b"POST"): b"\x83",
+    (b":scheme", b"http"): b"\x86",
+    (b":scheme", b"https"): b"\x87",
+}
+"""Whole entries of the static table (RFC 7541 appendix A)."""
+
+_SECRET = frozenset((b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"))
+"""Never to be indexed by intermediaries either (RFC 7541 §6.2.3)."""
 
 _CONNECTION_SPECIFIC = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
@@ -47,26 +44,23 @@ class Codec:
     """Both directions' compression state of one connection (RFC 7541)."""
 
     def __init__(self, header_list_limit: int) -> None:
-        self._encoder = Encoder()
         self._decoder = Decoder(max_header_list_size=header_list_limit)
-        self._wanted = self._smallest = _TABLE_SIZE
-
-    def resize(self, size: int) -> None:
-        """The peer's SETTINGS_HEADER_TABLE_SIZE; told to its decoder in the next block."""
-        self._wanted = min(size, _TABLE_SIZE)
-        self._smallest = min(self._smallest, self._wanted)
+        self._prefix = _NO_TABLE
 
     def encode(self, headers: Fields) -> bytes:
-        """A header block. Not Huffman coded: 30 bytes saved a request would cost 14 µs."""
-        if self._encoder.header_table_size != self._wanted or self._smallest < self._wanted:
-            # The smallest size since the last block, then the final one (RFC 7541 §4.2).
-            for size in sorted({self._smallest, self._wanted}):
-                self._encoder.header_table_size = size
-            self._smallest = self._wanted
-        return self._encoder.encode(
-            [NeverIndexedHeaderTuple(*h) if h[0] in _NEVER_INDEXED else h for h in headers],
-            huffman=False,
-        )
+        """A header block of literals (RFC 7541 §6.2.2), not Huffman coded."""
+        block = bytearray(self._prefix)
+        self._prefix = b""
+        for field in headers:
+            entry = _STATIC.get(field)
+            if entry is not None:
+                block += entry
+                continue
+            name, value = field
+            block += b"\x10" if name in _SECRET else b"\0"
+            _append_string(block, name)
+            _append_string(block, value)
+        return bytes(block)
 
     def decode(self, block: bytes) -> Fields:
         """The fields of a block. Raises `Violation`: the shared state is lost after an error."""
@@ -76,6 +70,21 @@ class Codec:
             raise Violation(ErrorCode.ENHANCE_YOUR_CALM, str(error)) from error
         except HPACKError as error:
             raise Violation(ErrorCode.COMPRESSION_ERROR, f"header block: {error}") from error
+
+
+def _append_string(block: bytearray, text: bytes) -> None:
+    """Its length as an integer with a 7-bit prefix (RFC 7541 §5.1), then the bytes (§5.2)."""
+    size = len(text)
+    if size < 127:
+        block.append(size)
+    else:
+        block.append(127)
+        size -= 127
+        while size > 127:
+            block.append(size & 127 | 128)
+            size >>= 7
+        block.append(size)
+    block += text
 
 
 def read_head(fields: Fields) -> Head:
