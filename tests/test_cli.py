@@ -228,10 +228,10 @@ routes:
     if "{}" not in command:
         assert cells[1:] == [["any model", "as asked at cn", "default"]]
         return
-    served = "glm-4-flash at cn, else glm-4-air at cn or global"
+    served = "glm-4-flash at cn"
     assert cells[1:] == [
         ["glm-4.6, glm-4.5*; streaming", served, "thinking=disabled", "fast"],
-        ["anything else", "as asked at cn or global", "default"],
+        ["anything else", "as asked at cn", "default"],
     ]
 
 

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from proxy.errors import Refused, UpstreamProtocolError, UpstreamReset
 from proxy.net.h2 import frames
 from proxy.net.h2.frames import ErrorCode
-from proxy.net.h2.state import StreamState
+from proxy.net.h2.state import H2Settings, StreamState
 from tests.fakes.h2_sinks import GET, OK, POST, Headers, Recorder
 from tests.fakes.h2_wire import GREETING, Wire, data_of
 
@@ -149,6 +149,57 @@ def test_data_before_a_violation_is_still_told() -> None:
     wire.feed(DataFrame(stream.id, b"whole"), b"\0\0\1\6\0\0\0\0\0x")
     assert recorder.body == b"whole"
     assert isinstance(recorder.error, UpstreamProtocolError)
+
+
+# --- header blocks and the state they share ------------------------------------------------------
+
+
+def test_the_peers_table_may_change_size_up_to_ours() -> None:
+    wire = Wire()
+    for size in (0, 4096, 100):
+        wire.hpack.header_table_size = size
+        _, recorder = wire.answered([*OK, (b"x-size", b"%d" % size)])
+        assert recorder.head is not None
+    wire.hpack.header_table_size = 4097
+    stream, _ = wire.request()
+    wire.feed(wire.block(stream.id, OK))
+    goaway = wire.goaway()
+    assert goaway is not None
+    assert goaway.error_code == ErrorCode.COMPRESSION_ERROR
+
+
+def test_a_block_of_a_cancelled_stream_still_counts_for_compression() -> None:
+    wire = Wire()
+    gone, _ = wire.request()
+    wire.streams.cancel(gone)
+    headers = [*OK, (b"x-new", b"in the table")]
+    wire.feed(wire.block(gone.id, headers))
+    _, recorder = wire.answered(headers)
+    assert recorder.head == (200, headers[1:])
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_header_list_up_to_the_limit_is_taken(count: int) -> None:
+    limit = H2Settings().header_list_limit
+    size = (limit - 32 - len(b":status200")) // count - 32 - 3
+    fine = [(b":status", b"200"), *((b"x-%d" % n, b"v" * size) for n in range(count))]
+    wire = Wire()
+    _, recorder = wire.request()
+    wire.feed(*in_parts(wire.hpack.encode(fine, huffman=False)))
+    assert recorder.head == (200, fine[1:])
+    wire.request()
+    wire.feed(*in_parts(wire.hpack.encode([*fine, (b"x", b"v" * 40)], huffman=False), 3))
+    goaway = wire.goaway()
+    assert goaway is not None
+    assert goaway.error_code == ErrorCode.ENHANCE_YOUR_CALM
+
+
+def in_parts(block: bytes, stream_id: int = 1) -> list[Frame]:
+    parts = [block[at : at + 16_384] for at in range(0, len(block), 16_384)]
+    sent: list[Frame] = [HeadersFrame(stream_id, parts[0])]
+    sent += [ContinuationFrame(stream_id, part) for part in parts[1:]]
+    sent[-1].flags.add("END_HEADERS")
+    return sent
 
 
 # --- what is kept --------------------------------------------------------------------------------

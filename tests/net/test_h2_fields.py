@@ -5,17 +5,14 @@ from __future__ import annotations
 import pytest
 from hpack import Decoder
 from hyperframe.frame import (
-    ContinuationFrame,
     DataFrame,
     Frame,
-    HeadersFrame,
     RstStreamFrame,
 )
 
 from proxy.errors import UpstreamProtocolError
 from proxy.net.h2.fields import Codec
 from proxy.net.h2.frames import ErrorCode
-from proxy.net.h2.state import H2Settings
 from tests.fakes.h2_sinks import GET, OK, POST, Headers
 from tests.fakes.h2_wire import Wire
 
