@@ -7,7 +7,6 @@ says in one sentence what failed and, where a setting can help, which.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 import time
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 from proxy.config import PoolSettings
 from proxy.errors import ConnectFailed, ConnectTimeout
 from proxy.net.dns import Address, Addresses
-from proxy.net.sockets import first_to_answer, socket_options
+from proxy.net.sockets import first_to_answer, reason_of, socket_options
 from proxy.net.tls import handshake_failure
 
 Select = Callable[[str | None], asyncio.BaseProtocol | None]
@@ -145,8 +144,9 @@ class Dialer:
             return await first_to_answer(addresses, self._options)
         except OSError as error:
             where = ", ".join(str(address) for address in addresses)
-            reason = os.strerror(error.errno).lower() if error.errno else str(error)
-            raise ConnectFailed(f"{self._origin}: no connection to {where}: {reason}") from None
+            raise ConnectFailed(
+                f"{self._origin}: no connection to {where}: {reason_of(error)}"
+            ) from None
 
     async def _hand_over(
         self, connected: socket.socket, select: Select, marks: _Marks, addresses: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -48,6 +49,11 @@ def new_socket(family: int, options: Iterable[tuple[int, int, int]]) -> socket.s
         made.close()
         raise
     return made
+
+
+def reason_of(error: OSError) -> str:
+    """Why, in the system's words; what has no number speaks for itself."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 async def first_to_answer(

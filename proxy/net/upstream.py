@@ -7,7 +7,6 @@ over it, by aiohttp's client. Whatever goes wrong becomes one of `proxy.errors` 
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import NamedTuple, Protocol
 
 import aiohttp
@@ -25,6 +24,7 @@ from proxy.net.h2.frames import DEFAULT_WINDOW
 from proxy.net.halves import Flow
 from proxy.net.http1_probe import Http1Probe
 from proxy.net.pool import Pool
+from proxy.net.sockets import reason_of
 from proxy.net.tls import handshake_failure
 
 
@@ -205,7 +205,7 @@ def translate(error: Exception) -> UpstreamError:
             return ConnectFailed(handshake_failure(error.os_error, error.host))
         case aiohttp.ClientConnectorError():
             return ConnectFailed(
-                f"no connection to {error.host}:{error.port}: {_reason(error.os_error)}"
+                f"no connection to {error.host}:{error.port}: {reason_of(error.os_error)}"
             )
         case aiohttp.ServerDisconnectedError():
             return UpstreamReset("the upstream closed the connection without an answer")
@@ -216,10 +216,6 @@ def translate(error: Exception) -> UpstreamError:
         case TimeoutError():
             return ConnectTimeout("the upstream took too long")
         case OSError():
-            return UpstreamReset(f"the connection to the upstream broke: {_reason(error)}")
+            return UpstreamReset(f"the connection to the upstream broke: {reason_of(error)}")
         case _:
             return UpstreamProtocolError("the upstream's answer could not be read")
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno).lower() if error.errno else str(error)

@@ -366,3 +366,12 @@ def test_a_sink_may_cancel_open_and_close_from_within() -> None:
     assert [sink.reads for sink in sinks] == [[b"all at once"], [], []]
     assert [type(f) for f in wire.sent()] == [RstStreamFrame] * 3 + [HeadersFrame]
     assert list(wire.streams.open) == [7]
+
+
+def test_goaway_is_the_last_that_a_peer_hears() -> None:
+    """Also when what came before the violation breaks another rule."""
+    wire = Wire()
+    stream, recorder = wire.answered([*OK, (b"content-length", b"1")])
+    wire.feed(DataFrame(stream.id, b"more"), b"\0\0\1\6\0\0\0\0\0x")
+    assert [type(f) for f in wire.sent()] == [RstStreamFrame, GoAwayFrame]
+    assert isinstance(recorder.error, UpstreamProtocolError)

@@ -1,4 +1,4 @@
-"""Our HTTP/2 client connection: the client's part of RFC 9113, fast for small DATA; `hpack` decodes.
+"""Our HTTP/2 client connection: the client's part of RFC 9113, fast for small DATA frames.
 
     frames.py      bytes of one frame: numbers, names, formatting
     fields.py      header blocks: compression, and the rules a response head must keep

@@ -81,10 +81,10 @@ class Engine:
         try:
             self._tail = self._read(data)
         except Violation as violation:
-            debug = violation.message.encode("ascii", "replace")[:100]
-            self._out.append(frames.goaway(0, violation.code, debug))
             text = f"the upstream broke HTTP/2: {violation.message} ({violation.code.name})"
             self.streams.fail_all(lambda _: UpstreamProtocolError(text))
+            debug = violation.message.encode("ascii", "replace")[:100]
+            self._out.append(frames.goaway(0, violation.code, debug))
 
     def _read(self, data: bytes) -> bytes:
         """All whole frames; what remains is returned. Plain DATA is taken right here."""
