@@ -43,6 +43,8 @@ log = logging.getLogger(LOGGER)
 
 _LAST_WORDS = 1.0
 """Seconds that interrupted exchanges get to tell their clients."""
+_LAST_LOOK = 0.1
+"""Seconds to wait for connections whose exchanges are over; aiohttp takes 0 for ever."""
 _LAST_LINES = 1.0
 """Seconds to wait for the last lines of the access log to be written."""
 
@@ -96,6 +98,7 @@ class App:
             self._serve,
             head_timeout=server.header_timeout,
             keepalive_timeout=server.keepalive_timeout,
+            client_stall=self._config.stream.client_stall,
         )
         self._listener = await loop.create_server(self._server, sock=data, backlog=BACKLOG)
         await self._start_admin(operator)
@@ -114,7 +117,7 @@ class App:
         if self._server is not None:
             self._server.pre_shutdown()
             await self._drain(timeout)
-            await self._server.shutdown(0)
+            await self._server.shutdown(_LAST_LOOK)
         for upstream in self._upstreams.values():
             await upstream.close()
         if self._admin is not None:

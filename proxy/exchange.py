@@ -23,10 +23,18 @@ from proxy.core.policy.rewrite import rewrite
 from proxy.core.policy.route import Candidate, Route
 from proxy.core.record import AttemptRecord, Record, Usage
 from proxy.core.wire import headers as policy
-from proxy.core.wire.answers import error_body
+from proxy.core.wire.answers import error_body, masked
+from proxy.core.wire.dialect import is_json
 from proxy.core.wire.request import ChatRequest, parse
 from proxy.core.wire.target import Kind, Target, dialect_of, resolve
-from proxy.errors import ClientGone, InternalError, MethodNotAllowed, NotAStream, ProxyError
+from proxy.errors import (
+    ClientGone,
+    InternalError,
+    MethodNotAllowed,
+    NotAStream,
+    ProxyError,
+    StreamCut,
+)
 from proxy.house import House
 from proxy.net.attempt import Attempt
 from proxy.net.downstream import Client, Headers
@@ -57,6 +65,7 @@ class Exchange:
         self._key: str | None = None
         self._status: int | None = None
         self._stage = "reading"
+        self._interrupted: str | None = None
         self._outcome = ClientGone.code
         """Until something else is known: cancelled from outside means that the client left."""
 
@@ -184,9 +193,9 @@ class Exchange:
         said = self._dialect.read_answer(body)
         self._usage, self._finish_reason = said.usage, said.finish_reason
         if head.status >= 300 or said.failed:
-            self._upstream_code = said.code
             secret = self._candidate.endpoint.api_key
             key = None if secret is None else secret.reveal()
+            self._upstream_code = self._dialect.error_code(masked(body, key))
             body = error_body(self._dialect, head.status, body, api_key=key)
             self._outcome = "upstream_failed"
             status = head.status if head.status >= 400 else 502
@@ -195,6 +204,9 @@ class Exchange:
             raise NotAStream(
                 "a stream was asked for; the upstream answered 200 with something else"
             )
+        elif head.status == 200 and not is_json(body):
+            # Without a length its cut is invisible to HTTP (RFC 9112 §6.3); its JSON shows it.
+            raise StreamCut("the upstream's answer is not whole JSON")
         else:
             self._answer(head.status, policy.said_anew(headers, as_json=False), body)
 
@@ -284,13 +296,16 @@ class Exchange:
     # --- the end ---------------------------------------------------------------------------
 
     def interrupt(self, error: ProxyError) -> None:
-        """End it now for `error`; its client is told."""
+        """End it now for `error`; its client is told, when an attempt is under way."""
+        self._interrupted = error.code
         for _, attempt in self._attempts:
             attempt.fail(error)
 
     def _finish(self) -> None:
         for _, attempt in self._attempts:
             attempt.close()
+        if self._interrupted is not None and self._outcome == ClientGone.code:
+            self._outcome = self._interrupted  # cancelled, but not by the client
         self._timeline.finished = self._house.clock()
         self._house.finish(self._record())
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-import zlib
 from collections.abc import Callable
 
 from proxy.core.flow.patience import Due, Limits, Marks, next_due
 from proxy.core.flow.pipe import Pipe
 from proxy.core.flow.timeline import Timeline
 from proxy.core.record import AttemptRecord
+from proxy.core.wire.inflate import ENCODINGS, Inflate
 from proxy.core.wire.sse import comment
 from proxy.errors import (
     AnswerTooLarge,
@@ -43,6 +43,8 @@ _HEARTBEAT = comment(b"heartbeat")
 _LINGER = 1.0
 """Seconds an upstream may take to close a stream after its own end event (`[DONE]`)."""
 _LINGER_BYTES = 64 * 1024
+_SMALL_TALK = 64 * 1024
+"""Bytes of comments and pings kept before the first useful event."""
 _NO_ENCODING = (b"", b"identity")
 
 
@@ -100,7 +102,7 @@ class Attempt:
         self._limits = limits
         self._flow: Flow | None = None
         self._streaming = False
-        self._inflate: zlib._Decompress | None = None
+        self._inflate: Inflate | None = None
         self._parts: list[bytes] = []
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -152,6 +154,8 @@ class Attempt:
         self._write = write
         self._client = client
         self._last_write = time.monotonic()
+        if client.paused_since is not None:  # by what an answer before this one left unread
+            self.flow(True)
         first, self.first = self.first, []
         write(first, self.pipe.ended)
         while not self._over:
@@ -218,8 +222,8 @@ class Attempt:
                 kind = value.lower()
             elif name == b"content-encoding":
                 encoding = value.strip().lower()
-        if encoding in (b"gzip", b"x-gzip", b"deflate"):
-            self._inflate = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib, by its header
+        if encoding in ENCODINGS:
+            self._inflate = Inflate()
         elif encoding not in _NO_ENCODING:
             self.fail(UpstreamProtocolError("the upstream compressed an answer unasked"))
             return
@@ -236,9 +240,9 @@ class Attempt:
             self.first_byte = now
         if self._inflate is not None:
             try:
-                data = self._inflate.decompress(data, self._limits.max_answer)
-            except zlib.error:
-                self.fail(UpstreamProtocolError("the upstream's compressed answer is broken"))
+                data = self._inflate.feed(data)
+            except UpstreamError as error:
+                self.fail(error)
                 return
         if not self._streaming:
             self._collect(data)
@@ -253,8 +257,12 @@ class Attempt:
         write = self._write
         if write is None:
             self.first += events
+            self._size += len(data)
             if pipe.useful:
                 self._wake()
+            elif self._size > _SMALL_TALK:  # nothing that anybody waits for
+                self.first.clear()
+                self._size = 0
         elif events or pipe.ended:
             self._last_write = now
             write(events, pipe.ended)
@@ -270,7 +278,9 @@ class Attempt:
         if self._over:
             return
         pipe = self.pipe
-        if pipe is None or not self._streaming:
+        if self._inflate is not None and not self._streaming and not self._inflate.is_whole:
+            self._finish(StreamCut("the upstream's compressed answer is not whole"))
+        elif pipe is None or not self._streaming:
             self._finish(None)
         elif pipe.failed:
             self._hand_over(pipe.finish())
@@ -337,7 +347,7 @@ class Attempt:
     def _upstream_failed(self) -> bool:
         if self.pipe is not None and self.pipe.failed:
             return True
-        return self.head is not None and self.head.status >= 400
+        return self.head is not None and self.head.status >= 300
 
     def _wake(self) -> None:
         waiter = self._waiter

@@ -24,6 +24,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp_sse import EventSourceResponse
 
 from proxy.errors import ClientError, ClientGone, RequestTimeout, RequestTooLarge
+from proxy.net.client_connection import ClientConnection
 
 Headers = Sequence[tuple[str, str]]
 
@@ -68,76 +69,6 @@ class EventStream(EventSourceResponse):
         return self._req.version >= HttpVersion11
 
 
-class _Connection(web.RequestHandler):
-    """aiohttp's connection, with two things more.
-
-    It tells its exchange when the client reads too slowly, and it does not wait for ever for the
-    rest of a request's head: aiohttp itself limits only how long an idle connection is kept.
-    """
-
-    __slots__ = ("_head_timeout", "_head_timer", "on_flow")
-
-    def __init__(self, *args: Any, head_timeout: float, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.on_flow: Callable[[bool], None] | None = None
-        self._head_timeout = head_timeout
-        self._head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._head_timer = self._loop.call_later(self._head_timeout, self._head_overdue)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
-        self._stop_head_timer()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if not self._waits_for_head():
-            self._stop_head_timer()
-        elif self._head_timer is None:  # a head has begun on a connection that was idle
-            self._head_timer = self._loop.call_later(self._head_timeout, self._head_overdue)
-
-    def _waits_for_head(self) -> bool:
-        return self._waiter is not None and not self._waiter.done()
-
-    def _head_overdue(self) -> None:
-        self._head_timer = None
-        if self._waits_for_head():
-            self.force_close()
-
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self.on_flow is not None:
-            self.on_flow(True)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self.on_flow is not None:
-            self.on_flow(False)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """What is not HTTP never reaches an exchange; it is answered in JSON like all else."""
-        if status >= 500 or request.writer.output_size > 0:
-            return super().handle_error(request, status, exc, message)
-        error = ClientError(f"the request is not valid HTTP: {message or exc}")
-        response = web.Response(status=status, body=error.openai_body())
-        response.headers.update({"Server": "glm-proxy", "Content-Type": "application/json"})
-        response.force_close()
-        return response
-
-
 class DataServer(web.Server):
     """The data listener's protocol factory; pass it to `loop.create_server`."""
 
@@ -147,8 +78,10 @@ class DataServer(web.Server):
         *,
         head_timeout: float,
         keepalive_timeout: float,
+        client_stall: float = 60.0,
     ) -> None:
-        """Both in seconds: for a request's head, and for a connection without a request."""
+        """In seconds: for a request's head, for a connection without a request, and for a client
+        that reads nothing of what was written."""
         # handler_cancellation: without it a client that leaves while the upstream is silent is
         # never noticed, and the upstream goes on generating what nobody will read.
         super().__init__(
@@ -159,10 +92,21 @@ class DataServer(web.Server):
             auto_decompress=False,
         )
         self._serve = serve
-        self._head_timeout = head_timeout
+        self._limits = {"head_timeout": head_timeout, "client_stall": client_stall}
+        self._stopping = False
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, head_timeout=self._head_timeout, **self._kwargs)
+        return ClientConnection(self, loop=self._loop, **self._limits, **self._kwargs)
+
+    def pre_shutdown(self) -> None:
+        """No further request; what is served goes on.
+
+        A connection told to close drops what it reads, so one that still receives a body is not.
+        """
+        self._stopping = True
+        for connection in self.connections:
+            if not (isinstance(connection, ClientConnection) and connection.is_receiving):
+                connection.close()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         client = Client(request)
@@ -171,6 +115,8 @@ class DataServer(web.Server):
         finally:
             client.release()
         assert client.response is not None
+        if self._stopping:
+            client.response.force_close()
         return client.response
 
 
@@ -184,6 +130,7 @@ class Client:
         "_request",
         "bytes_in",
         "bytes_out",
+        "fault",
         "on_flow",
         "paused_since",
         "response",
@@ -194,6 +141,8 @@ class Client:
         self._connection: Any = request.protocol
         self._chunked = request.version >= HttpVersion11
         self.response: web.StreamResponse | None = None
+        self.fault: ClientError | None = None
+        """What was wrong with the request's body."""
         self._head = b""
         self.bytes_in = 0
         self.bytes_out = 0
@@ -231,7 +180,9 @@ class Client:
         ClientError when its framing is broken.
         """
         content = self._request.content
-        if content.is_eof():  # as nearly always: the body came with the head
+        if (
+            content.is_eof() and content.exception() is None
+        ):  # as nearly always: the body came with the head
             body = content.read_nowait()
             self.bytes_in = len(body)
             if self.bytes_in > limit:
@@ -255,10 +206,9 @@ class Client:
         while True:
             try:
                 part = await content.readany()
-            except HttpProcessingError as error:
-                raise ClientError(f"the request body is broken: {error.message}") from None
-            except web.RequestPayloadError as error:
-                raise ClientError(f"the request body is broken: {error}") from None
+            except (HttpProcessingError, web.RequestPayloadError) as error:
+                self.fault = ClientError(f"the request body is broken: {error}")
+                raise self.fault from None
             if not part:
                 return
             self.bytes_in += len(part)
@@ -283,7 +233,8 @@ class Client:
         response.headers["Server"] = "glm-proxy"
         for name, value in headers:
             response.headers[name] = value
-        if not self._request.content.is_eof():
+        content = self._request.content
+        if not content.is_eof() or content.exception() is not None:
             response.force_close()  # the rest of the request body is not worth reading
         self.response = response
 
@@ -299,7 +250,10 @@ class Client:
         response = web.StreamResponse(status=status)
         response.headers["Server"] = "glm-proxy"
         for name, value in headers:
-            response.headers.add(name, value)
+            if name == "content-length":  # said twice it could be refused
+                response.headers[name] = value
+            else:
+                response.headers.add(name, value)
         self.response = response
         try:
             await response.prepare(self._request)
@@ -341,6 +295,8 @@ class Client:
         """Tell the client, then close without the last chunk."""
         if events:
             self.write(events)
+        if self.response is not None:
+            self.response.force_close()  # no pipelined request is begun on what is closing
         transport = self._connection.transport
         if transport is not None:
             transport.close()
@@ -354,8 +310,8 @@ class Client:
     # --- back-pressure ---------------------------------------------------------------------
 
     def _watch_flow(self) -> None:
-        if isinstance(self._connection, _Connection):
-            self._connection.on_flow = self._flow
+        if isinstance(self._connection, ClientConnection):
+            self._connection.watch_flow(self._flow)
 
     def _flow(self, paused: bool) -> None:
         self.paused_since = time.monotonic() if paused else None
@@ -365,8 +321,8 @@ class Client:
     def release(self) -> None:
         """The exchange is over: the connection may serve the next one."""
         self.on_flow = None
-        if isinstance(self._connection, _Connection):
-            self._connection.on_flow = None
+        if isinstance(self._connection, ClientConnection):
+            self._connection.release()
 
 
 def _too_large(limit: int) -> RequestTooLarge:

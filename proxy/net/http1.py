@@ -14,6 +14,10 @@ _AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 """Headers aiohttp would add; ours are complete."""
 
 
+_READ_AHEAD = 64 * 1024
+"""Bytes; twice as many of an answer are held for a client that does not read."""
+
+
 def new_session(
     settings: PoolSettings, tls: ssl.SSLContext | None, addresses: Addresses
 ) -> aiohttp.ClientSession:
@@ -38,6 +42,7 @@ def new_session(
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
+        read_bufsize=_READ_AHEAD,
         skip_auto_headers=_AUTOMATIC,
         timeout=aiohttp.ClientTimeout(total=None, connect=settings.connect_timeout),
     )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from proxy.errors import ClientError, ProxyError, TotalTimeout
+from proxy.errors import ClientError, ProxyError, TotalTimeout, UpstreamReset
 from proxy.net.downstream import Client, Headers
 from proxy.net.h2.connection import Connection, Head, Reader
 from proxy.net.upstream import Outgoing, Upstream, head_of, translate
@@ -84,7 +84,8 @@ async def _over_http1(
             parts = _http1_parts(response)
             yield Answer(head_of(response), parts, "http/1.1", False, sent)
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise translate(error) from None
+        # aiohttp's error does not say whose fault it was that the body could not be sent.
+        raise (client.fault or translate(error)) from None
 
 
 async def _http1_parts(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -117,8 +118,13 @@ async def _upload(client: Client, reader: Reader) -> None:
     stream = reader.stream
     if not client.has_body or stream is None:
         return
-    async for part in client.body_parts(limit=None):
-        await stream.send(part)
+    try:
+        async for part in client.body_parts(limit=None):
+            await stream.send(part)
+    except ClientError:  # an answer that has begun might wait for the rest for ever
+        reader.cancel()
+        reader.on_error(UpstreamReset("the request body broke off before the answer was whole"))
+        raise
     await stream.send(b"", end=True)
 
 
@@ -127,12 +133,13 @@ async def _head_or_failed_upload(reader: Reader, upload: asyncio.Task[None]) -> 
     head = asyncio.get_running_loop().create_task(reader.head())
     try:
         await asyncio.wait((head, upload), return_when=asyncio.FIRST_COMPLETED)
-        if not head.done() and upload.done() and not upload.cancelled():
+        if upload.done() and not upload.cancelled():
             error = upload.exception()
             if isinstance(error, ClientError):
                 raise error
-            if error is not None and not isinstance(error, ProxyError):
+            if not head.done() and error is not None and not isinstance(error, ProxyError):
                 raise error
         return await head
     finally:
         head.cancel()
+        await asyncio.gather(head, return_exceptions=True)

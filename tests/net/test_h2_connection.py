@@ -373,17 +373,15 @@ async def test_forty_thousand_requests_leave_memory_flat() -> None:
 
     async with Peer(tls=False) as peer:
         connection = await connect(peer)
-        await requests(connection, 8_000)
         tracemalloc.start()
-        await requests(connection, 1_000)
+        await requests(connection, 10_000)  # with more cancels than are remembered
         before = allocated_in("*/proxy/*")
-        await requests(connection, 31_000)
+        await requests(connection, 30_000)
         after = allocated_in("*/proxy/*")
         tracemalloc.stop()
         assert connection.requests == 40_000
         assert before > 0
-        print("HELD", before, after)
-        assert after - before < 16 * 1024
+        assert after - before < 4 * 1024
 
 
 def allocated_in(files: str) -> int:

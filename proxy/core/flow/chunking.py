@@ -40,7 +40,10 @@ class Chunking:
             return [*self.flush(), event.raw]
         if self._size <= 1 or delta.final:
             return [*self.flush(), *self._cut(event.raw, delta, event.name)]
-        merged = _Merged(event, delta)
+        try:
+            merged = _Merged(event, delta)
+        except orjson.JSONEncodeError:  # nested deeper than can be written again
+            return [*self.flush(), event.raw]
         waiting = self._waiting
         leaving: list[bytes] = []
         if waiting is None or not waiting.add(merged):
@@ -70,7 +73,10 @@ class Chunking:
         if size < 1 or len(text) <= size:
             return [raw]
         pieces = [text[start : start + size] for start in range(0, len(text), size)]
-        last = _render(delta, pieces.pop(), name)
+        try:
+            last = _render(delta, pieces.pop(), name)
+        except orjson.JSONEncodeError:
+            return [raw]
         self._dialect.strip_final(delta)
         return [*(_render(delta, piece, name) for piece in pieces), last]
 

@@ -6,7 +6,9 @@ shape, a bare string) is told again in that shape, with the upstream's status an
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -22,13 +24,30 @@ def error_body(dialect: Dialect, status: int, body: bytes, *, api_key: str | Non
 
     `api_key` is the endpoint's own key: a body that holds it is never passed on as it is.
     """
-    key = api_key.encode() if api_key else None
-    if key is not None and key in body:
-        body = body.replace(key, b"***")
+    body = masked(body, api_key)
     if _has_shape(dialect.name, body):
         return body
     message = _message(body) or f"the upstream answered with status {status}"
     return dialect.error_body(UpstreamSaid(message, status=status, code=dialect.error_code(body)))
+
+
+def masked(body: bytes, api_key: str | None) -> bytes:
+    """`body` without `api_key`, as it is or as JSON, a URL or base64 write it."""
+    if api_key:
+        for spelling in _spellings(api_key):
+            body = body.replace(spelling, b"***")
+    return body
+
+
+def _spellings(api_key: str) -> set[bytes]:
+    key = api_key.encode()
+    quoted = quote(api_key, safe="").encode()
+    found = {key, quoted, key.replace(b"/", rb"\/"), orjson.dumps(api_key)[1:-1]}
+    for before in range(3):  # in base64 it may begin at any of three bit positions
+        coded = b64encode(b"\0" * before + key).rstrip(b"=")
+        inner = coded[(0, 2, 3)[before] : len(coded) - ((before + len(key)) % 3 > 0)]
+        found |= {inner, inner.translate(bytes.maketrans(b"+/", b"-_"))}
+    return found
 
 
 def heard_error(dialect: Dialect, event: Event) -> Event:

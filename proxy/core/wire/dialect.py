@@ -139,6 +139,15 @@ def parse(data: bytes) -> dict[str, object]:
         return {}
 
 
+def is_json(data: bytes) -> bool:
+    """Whether `data` is one whole JSON value."""
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
 def object_of(value: object) -> dict[str, object]:
     """`value` if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}

@@ -1,0 +1,44 @@
+"""The end of waiting for a client that reads nothing of what was written to it.
+
+A closed transport stays until its peer has read everything, or for ever; so does a write that is
+waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class ReaderWatch:
+    """While started, breaks `transport` when for `stall` seconds nothing left its buffer."""
+
+    __slots__ = ("_left", "_stall", "_timer", "transport")
+
+    def __init__(self, stall: float) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._stall = stall
+        self._left = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin, or begin anew; nothing is watched where nothing waits to be read."""
+        self.stop()
+        if self.transport is None:
+            return
+        self._left = self.transport.get_write_buffer_size()
+        if self._left:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._stall, self._look)
+
+    def stop(self) -> None:
+        """The client reads, or somebody else watches it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        assert self.transport is not None
+        if self.transport.get_write_buffer_size() >= self._left:
+            self.transport.abort()
+        else:
+            self.start()
