@@ -49,7 +49,7 @@ format: $(STAMP) ## rewrite the code in the one format
 	@$(BIN)/ruff check --fix .
 
 bench: $(STAMP) ## the cost of the proxy, against nginx and haproxy
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 # uv lives in a throw-away environment: it is needed for nothing else. What ships waits COOL_OFF
 # after an upload, the time in which most poisoned packages are found.

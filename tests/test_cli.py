@@ -89,7 +89,10 @@ def test_wrong_settings_end_with_2_and_say_what_to_change(
         (["check", "/nowhere/x.yaml"], "cannot be read: No such file or directory"),
         (["serve", "--port", "70000"], "0<=x<=65535"),
         (["serve", "--port", "x"], "not a valid integer"),
-        (["serve", "--host", "0.0.0.0"], "  server.host: 0.0.0.0 is not a loopback address"),
+        (
+            ["serve", "--host", "0.0.0.0"],
+            "  server.host, given on the command line: 0.0.0.0 is not",
+        ),
         (["serve", "--nope"], "No such option"),
         (["nope"], "No such command"),
     ],

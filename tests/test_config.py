@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import logging
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import orjson
 import pytest
@@ -388,10 +390,11 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path, content: bytes) -> N
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    what_to_do = "; correct the path or its permissions"
     assert str(refused(tmp_path / "none.yaml")).endswith(
-        "cannot be read: No such file or directory"
+        "cannot be read: No such file or directory" + what_to_do
     )
-    assert str(refused(tmp_path)).endswith("cannot be read: Is a directory")
+    assert str(refused(tmp_path)).endswith("cannot be read: Is a directory" + what_to_do)
 
 
 def test_a_setting_of_an_endpoint_that_belongs_to_a_later_version_is_refused(write: Write) -> None:
@@ -404,6 +407,20 @@ def test_a_ca_file_that_is_no_certificate_is_refused(write: Write, tmp_path: Pat
     (tmp_path / "ca.pem").write_text("hello")
     error = refused(write(f"endpoints: [{{{CN}, ca_file: ca.pem}}]"))
     assert "cannot be read as PEM certificates" in error.problems[0].text
+
+
+def test_a_ca_file_that_may_not_be_read_is_told_as_that(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ca.pem"
+    path.touch()
+
+    def denied(*_: object, **__: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", denied)  # root may read everything
+    (problem,) = refused(write(f"endpoints: [{{{CN}, ca_file: ca.pem}}]")).problems
+    assert problem.text == f"'{path}' cannot be read: Permission denied; correct its permissions"
 
 
 def test_a_remote_address_is_allowed_when_asked_for(write: Write) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -259,3 +260,34 @@ async def test_metadata_is_told_in_comments_around_the_events(tmp_path: Path) ->
     assert (decided["route"], decided["changes"]) == ("default", [])
     assert orjson.loads(times.removeprefix(b": glm-proxy "))["first_content_s"] > 0
     assert answer.clean
+
+
+async def test_a_client_that_reads_slowly_is_not_taken_for_one_that_reads_nothing(
+    tmp_path: Path,
+) -> None:
+    async def script(call: Call) -> None:
+        call.head()
+        call.send(EVENT.replace(b"x", b"x" * 4_000) * 4_000)
+        call.send(b"data: [DONE]\n\n")
+        call.finish()
+
+    settings = {"stream": {"client_stall": "400ms"}}
+    async with (
+        ScriptedUpstream(script) as upstream,
+        running(tmp_path, in_front_of(upstream, tmp_path, **settings)) as app,
+    ):
+        loop = asyncio.get_running_loop()
+        with socket.socket() as client:
+            client.setblocking(False)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 200_000)
+            await loop.sock_connect(client, app.data_address)
+            head = f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(BODY)}\r\n\r\n"
+            await loop.sock_sendall(client, head.encode() + BODY)
+            tail, slow_until = b"", time.monotonic() + 2
+            while not tail.endswith(b"\r\n0\r\n\r\n"):
+                slow = time.monotonic() < slow_until
+                part = await asyncio.wait_for(loop.sock_recv(client, 16_000 if slow else 99_000), 5)
+                assert part, "the connection was dropped"
+                tail = (tail + part)[-20:]
+                await asyncio.sleep(0.02 if slow else 0)
+        assert await outcomes(app) == {"completed": 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -12,6 +12,9 @@ from proxy.config.models import ENDPOINTS_EXAMPLE, Config
 from proxy.config.problems import ConfigError, Loc, Problem, dotted, explain
 from proxy.config.secret import Sources
 from proxy.config.yaml_file import Document, read
+
+_COMMAND_LINE: Final = 0
+"""Instead of a line, for what is not in the file."""
 
 
 def load(
@@ -56,7 +59,10 @@ def bundled(name: str) -> Path:
 def _problem(document: Document, loc: Loc, text: str) -> Problem:
     if loc == ("endpoints",) and text == "missing":
         text += ENDPOINTS_EXAMPLE
-    return Problem(dotted(loc), text, document.line(loc))
+    line, where = document.line(loc), dotted(loc)
+    if line == _COMMAND_LINE:
+        where += ", given on the command line"
+    return Problem(where, text, line)
 
 
 def _overridden(document: Document, overrides: Mapping[str, object]) -> Document:
@@ -66,7 +72,7 @@ def _overridden(document: Document, overrides: Mapping[str, object]) -> Document
         inner = data.get(section, {})
         if isinstance(inner, dict):  # anything else is reported as a problem of its own
             data[section] = {**inner, key: value}
-            lines[(section, key)] = 0
+            lines[(section, key)] = _COMMAND_LINE
     return Document(data, lines)
 
 

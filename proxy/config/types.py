@@ -70,6 +70,9 @@ def _certificates(path: Path) -> Path:
     try:
         text = path.read_text(encoding="ascii")
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except PermissionError as error:
+        text = f"{str(path)!r} cannot be read: {error.strerror}; correct its permissions"
+        raise ValueError(text) from None
     except (OSError, ValueError):  # ssl.SSLError is an OSError
         text = f"{str(path)!r} cannot be read as PEM certificates (-----BEGIN CERTIFICATE-----)"
         raise ValueError(text) from None

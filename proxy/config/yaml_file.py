@@ -36,7 +36,8 @@ def read(path: Path) -> Document:
             content = file.read(_LARGEST + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
-        raise ConfigError(source, [Problem("", f"cannot be read: {reason}")]) from None
+        text = f"cannot be read: {reason}; correct the path or its permissions"
+        raise ConfigError(source, [Problem("", text)]) from None
     if len(content) > _LARGEST:
         raise ConfigError(source, [Problem("", "is larger than 1MiB; is it a settings file?")])
     return parse(content, source)

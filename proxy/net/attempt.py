@@ -5,8 +5,7 @@ after `stream_into` every read goes straight from the upstream connection's `dat
 through the pipe to the client's transport. No task wakes per event: the exchange sleeps in
 `stream_into` until the end.
 
-One lazy timer per attempt watches silence: the first token, idle streams, the total, heartbeats
-towards the client, and a client that does not read.
+One lazy timer watches silence: no first token, idle streams, the total, heartbeats, stuck clients.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from proxy.net.watchdog import Watchdog
 
 _HEARTBEAT = comment(b"heartbeat")
 _LINGER = 1.0
-"""Seconds an upstream may take to close a stream after its own end event (`[DONE]`)."""
+"""Seconds an upstream may take to close a stream after its end event (`[DONE]`)."""
 _LINGER_BYTES = 64 * 1024
 _SMALL_TALK = 64 * 1024
 """Bytes of comments and pings kept before the first useful event."""
@@ -387,9 +386,12 @@ class Attempt:
             case Due.IDLE:
                 self.fail(IdleTimeout(f"the upstream sent nothing for {limits.idle:g} s"))
             case Due.STALL:
-                if self._client is not None:
+                assert self._client is not None
+                if self._client.has_taken(now):
+                    self._watchdog.start()
+                else:
                     self._client.abort()
-                self._finish(ClientGone(f"the client read nothing for {limits.stall:g} s"))
+                    self._finish(ClientGone(f"the client read nothing for {limits.stall:g} s"))
             case Due.HEARTBEAT:
                 assert self._write is not None
                 self.heartbeats += 1

@@ -25,6 +25,7 @@ from aiohttp_sse import EventSourceResponse
 
 from proxy.errors import ClientError, ClientGone, RequestTimeout, RequestTooLarge
 from proxy.net.client_connection import ClientConnection
+from proxy.net.reader_watch import unread
 
 Headers = Sequence[tuple[str, str]]
 
@@ -128,6 +129,7 @@ class Client:
         "_connection",
         "_head",
         "_request",
+        "_taken_before",
         "bytes_in",
         "bytes_out",
         "fault",
@@ -144,6 +146,7 @@ class Client:
         self.fault: ClientError | None = None
         """What was wrong with the request's body."""
         self._head = b""
+        self._taken_before = 0
         self.bytes_in = 0
         self.bytes_out = 0
         self.paused_since: float | None = None
@@ -313,8 +316,25 @@ class Client:
         if isinstance(self._connection, ClientConnection):
             self._connection.watch_flow(self._flow)
 
+    def has_taken(self, now: float) -> bool:
+        """Whether a paused client has read since it was paused, or since this was last asked.
+
+        If it has, `paused_since` is `now`: slow is not stuck.
+        """
+        taken = self._taken()
+        if taken <= self._taken_before:
+            return False
+        self._taken_before, self.paused_since = taken, now
+        return True
+
+    def _taken(self) -> int:
+        """Bytes of this answer that have reached the client's machine."""
+        transport = self._connection.transport
+        return 0 if transport is None else self.bytes_out - unread(transport)
+
     def _flow(self, paused: bool) -> None:
         self.paused_since = time.monotonic() if paused else None
+        self._taken_before = self._taken()
         if self.on_flow is not None:
             self.on_flow(paused)
 
