@@ -26,7 +26,7 @@ from proxy.core.policy.route import Router, models_body, served_models
 from proxy.core.record import Record
 from proxy.core.wire.anthropic import ANTHROPIC
 from proxy.core.wire.glm import GLM
-from proxy.errors import Draining
+from proxy.errors import ConnectFailed, Draining
 from proxy.exchange import Exchange
 from proxy.house import House
 from proxy.net.downstream import Client, DataServer
@@ -199,19 +199,27 @@ def _standard_output() -> io.FileIO:
 
 
 class _PoolObserver:
-    """Carries what happens to an endpoint's connections to the metrics."""
+    """Carries what happens to an endpoint's connections to the metrics; its ups and downs to the
+    log, once each."""
 
     def __init__(self, endpoint: str, metrics: Metrics) -> None:
         self._endpoint = endpoint
         self._metrics = metrics
+        self._down = False
 
     def connected(self, phases: ConnectPhases) -> None:
+        if self._down:
+            self._down = False
+            log.warning("endpoint %s is reached again", self._endpoint)
         self._metrics.connected(
             self._endpoint, phases.dns, phases.tcp, phases.tls or None, phases.alpn or "http/1.1"
         )
 
-    def connect_failed(self, error_code: str) -> None:
-        self._metrics.connect_failed(self._endpoint, error_code)
+    def connect_failed(self, error: ConnectFailed) -> None:
+        self._metrics.connect_failed(self._endpoint, error.code)
+        if not self._down:
+            self._down = True
+            log.warning("endpoint %s cannot be reached: %s", self._endpoint, error)
 
     def closed(self, reason: str, age: float) -> None:
         self._metrics.connection_closed(self._endpoint, reason, age)

@@ -62,6 +62,7 @@ class Exchange:
         self._usage: Usage | None = None
         self._finish_reason: str | None = None
         self._upstream_code: str | None = None
+        self._error: str | None = None
         self._key: str | None = None
         self._status: int | None = None
         self._stage = "reading"
@@ -259,6 +260,7 @@ class Exchange:
     def _fail(self, error: ProxyError) -> None:
         """Before the commit a status, after it an event and an end that cannot look whole."""
         self._outcome = error.code
+        self._error = error.message
         if isinstance(error, ClientGone):
             return
         if self._client.response is not None:
@@ -331,6 +333,7 @@ class Exchange:
             attempts=tuple(self._attempt_records()),
             usage=pipe.usage if pipe is not None else self._usage,
             finish_reason=pipe.finish_reason if pipe is not None else self._finish_reason,
+            error=self._error,
             upstream_code=self._upstream_code,
             request_bytes=self._client.bytes_in,
             response_bytes=self._client.bytes_out,

@@ -291,3 +291,15 @@ async def test_a_client_that_reads_slowly_is_not_taken_for_one_that_reads_nothin
                 tail = (tail + part)[-20:]
                 await asyncio.sleep(0.02 if slow else 0)
         assert await outcomes(app) == {"completed": 1}
+
+
+async def test_the_log_says_once_why_an_endpoint_cannot_be_reached(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint = {"name": "up", "base_url": "https://127.0.0.1:9"}
+    async with running(tmp_path, {"endpoints": [endpoint]}) as app:
+        for _ in range(3):
+            assert (await ask(app.data_address, CHAT, BODY)).status == 502
+    said = [record.getMessage() for record in caplog.records if "cannot be reached" in record.msg]
+    assert len(said) == 1
+    assert "connection refused" in said[0]

@@ -69,6 +69,8 @@ class Record:
     attempts: tuple[AttemptRecord, ...]
     usage: Usage | None
     finish_reason: str | None
+    error: str | None
+    """What the client was told went wrong, in words of ours; None when nothing did."""
     upstream_code: str | None
     """The upstream's own error code (`1302`, …) when it gave one."""
     request_bytes: int

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol, Self
 
 from proxy.core.policy import pooling
+from proxy.errors import ConnectFailed
 from proxy.net.dial import ConnectPhases
 from proxy.net.h2.connection import Connection
 
@@ -14,7 +15,7 @@ class PoolObserver(Protocol):
     """Told what happens to connections; must return at once."""
 
     def connected(self, phases: ConnectPhases) -> None: ...
-    def connect_failed(self, error_code: str) -> None: ...
+    def connect_failed(self, error: ConnectFailed) -> None: ...
     def closed(self, reason: str, age: float) -> None:
         """`reason`: `max_age`, `idle` or `pool_closed` (ours), `goaway` or `lost` (the peer's).
 

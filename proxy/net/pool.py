@@ -303,7 +303,7 @@ class Pool:
         except ConnectFailed as error:
             self._failed(error)
             if self._observer is not None:
-                self._observer.connect_failed(error.code)
+                self._observer.connect_failed(error)
         finally:
             self._schedule()
 

@@ -24,6 +24,7 @@ JSON fields. All are always there; `null` is "not reached" or "not known". `_s` 
     gap_mean_s gap_max_s  between two events
     input_tokens output_tokens cached_tokens reasoning_tokens   as the upstream counted them
     usage_partial       the stream was cut before the count was final
+    error               what the client was told went wrong, in words of ours
     finish_reason upstream_code   the upstream's own words
     request_bytes response_bytes  of the bodies
     heartbeats          comments written while the stream was silent
@@ -46,7 +47,7 @@ import orjson
 
 from proxy.core.record import AttemptRecord, Record, Usage
 from proxy.observe.lines import ByteStream, LineWriter, timestamp
-from proxy.observe.redact import identifier, plain
+from proxy.observe.redact import identifier, plain, sentence
 
 Format = Literal["json", "text", "off"]
 
@@ -118,6 +119,7 @@ def json_line(record: Record, now: float) -> bytes:
         "reasoning_tokens": usage.reasoning_tokens,
         "usage_partial": usage.partial,
         "finish_reason": plain(record.finish_reason),
+        "error": None if record.error is None else sentence(record.error),
         "upstream_code": plain(record.upstream_code),
         "request_bytes": record.request_bytes,
         "response_bytes": record.response_bytes,
@@ -152,6 +154,7 @@ def text_line(record: Record, now: float) -> bytes:
         f"stage={record.stage}" if record.outcome != "completed" else None,
         f"upstream={plain(record.upstream_code)}" if record.upstream_code else None,
         f"id={identifier(record.request_id)}",
+        f"error={sentence(record.error)!r}" if record.error is not None else None,
     ]
     return (" ".join(part for part in parts if part) + "\n").encode()
 

@@ -50,6 +50,11 @@ def identifier(text: str, limit: int = 64) -> str:
     return escaped(_KEY_SHAPES.sub(MASK, cut(text, limit)))
 
 
+def sentence(text: str, limit: int = 300) -> str:
+    """A message of ours, which may quote what came from outside, on one line without keys."""
+    return escaped(redacted(cut(text, limit)))
+
+
 def redacted(text: str) -> str:
     """A message or traceback without what looks like a key, or follows a name of one."""
     return _KEY_SHAPES.sub(MASK, _AFTER_NAME.sub(rf"\g<1>{MASK}", text))

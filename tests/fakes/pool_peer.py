@@ -22,7 +22,7 @@ import h2.exceptions
 import h2.settings
 from hyperframe.frame import GoAwayFrame
 
-from proxy.errors import Refused, UpstreamError
+from proxy.errors import ConnectFailed, Refused, UpstreamError
 from proxy.net.dial import ConnectPhases
 from proxy.net.dns import Resolve
 from proxy.net.h2.connection import Connection, Head
@@ -69,8 +69,8 @@ class Observed(Watched):
         self.phases.append(phases)
         self.tell()
 
-    def connect_failed(self, error_code: str) -> None:
-        self.failures.append(error_code)
+    def connect_failed(self, error: ConnectFailed) -> None:
+        self.failures.append(error.code)
         self.tell()
 
     def closed(self, reason: str, age: float) -> None:

@@ -79,6 +79,7 @@ def a_record(**changes: Any) -> Record:
         attempts=(an_attempt(),),
         usage=Usage(input_tokens=12, output_tokens=101, cached_tokens=4, reasoning_tokens=60),
         finish_reason="stop",
+        error=None,
         upstream_code=None,
         request_bytes=300,
         response_bytes=9000,

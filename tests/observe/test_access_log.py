@@ -57,6 +57,7 @@ def test_the_line_of_a_completed_stream() -> None:
         "reasoning_tokens": 60,
         "usage_partial": False,
         "finish_reason": "stop",
+        "error": None,
         "upstream_code": None,
         "request_bytes": 300,
         "response_bytes": 9000,
@@ -237,3 +238,12 @@ def test_a_stuck_reader_never_holds_an_exchange() -> None:
         assert log.dropped > 1_000
         os.close(reader)  # ends the thread's write
         assert log.close(10)
+
+
+def test_what_went_wrong_is_told_in_words_but_never_with_a_key() -> None:
+    record = a_record(error=f"two keys: {GLM_KEY}\nsend one")
+    line = orjson.loads(json_line(record, 0.0))
+    assert "send one" in line["error"]
+    assert "\n" not in line["error"]
+    for text in (line["error"], text_line(record, 0.0).decode()):
+        assert GLM_KEY not in text
