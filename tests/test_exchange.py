@@ -10,7 +10,7 @@ import pytest
 
 from proxy.app import App
 from tests.fakes.raw_client import RawClient, ask, chat
-from tests.fakes.running import in_front_of, running
+from tests.fakes.running import in_front_of, running, samples
 from tests.fakes.upstream import Call, H2Call, ScriptedUpstream
 
 DATA = Path(__file__).parent / "data" / "glm"
@@ -184,3 +184,22 @@ async def test_without_a_rule_the_body_reaches_the_upstream_byte_for_byte(
     assert (await ask(app.data_address, CHAT, body)).status == 200
     assert upstream.calls[0].body == body
     assert upstream.calls[0].path == "/api/paas/v4/chat/completions"
+
+
+async def test_an_attempt_says_whether_its_connection_had_served_before(
+    tmp_path: Path, over_h2: bool
+) -> None:
+    async def script(call: Call) -> None:
+        call.head()
+        call.send(EVENTS[0] + DONE)
+        call.finish()
+
+    settings = {"pool": {"warm_connections": 1}}
+    async with (
+        ScriptedUpstream(script, h2=over_h2) as upstream,
+        running(tmp_path, in_front_of(upstream, tmp_path, **settings)) as app,
+    ):
+        for _ in range(3):
+            await ask(app.data_address, CHAT, chat())
+        counted = await samples(app, "glm_proxy_upstream_headers_seconds_count")
+    assert {labels["reused"]: count for labels, count in counted} == {"false": 1, "true": 2}

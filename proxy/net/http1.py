@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from types import SimpleNamespace
 
 import aiohttp
 
@@ -12,6 +13,25 @@ from proxy.net.sockets import STAGGER, new_socket, socket_options
 
 _AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 """Headers aiohttp would add; ours are complete."""
+
+
+class Use:
+    """Give it to a request as `trace_request_ctx`: it learns what connection the request took."""
+
+    __slots__ = ("reused",)
+
+    def __init__(self) -> None:
+        self.reused = False
+        """The connection had served before."""
+
+
+async def _note_reuse(
+    session: aiohttp.ClientSession,
+    context: SimpleNamespace,
+    params: aiohttp.TraceConnectionReuseconnParams,
+) -> None:
+    if isinstance(context.trace_request_ctx, Use):
+        context.trace_request_ctx.reused = True
 
 
 _READ_AHEAD = 64 * 1024
@@ -37,6 +57,8 @@ def new_session(
         interleave=1,
         socket_factory=lambda address: new_socket(address[0], options),
     )
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(_note_reuse)
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -44,5 +66,6 @@ def new_session(
         trust_env=False,
         read_bufsize=_READ_AHEAD,
         skip_auto_headers=_AUTOMATIC,
+        trace_configs=[trace],
         timeout=aiohttp.ClientTimeout(total=None, connect=settings.connect_timeout),
     )

@@ -17,6 +17,7 @@ import aiohttp
 from proxy.errors import ClientError, ProxyError, TotalTimeout, UpstreamReset
 from proxy.net.downstream import Client, Headers
 from proxy.net.h2.connection import Connection, Head, Reader
+from proxy.net.http1 import Use
 from proxy.net.upstream import Outgoing, Upstream, head_of, translate
 
 
@@ -72,6 +73,7 @@ async def _over_http1(
     if client.content_length is not None and client.has_body:
         headers.append(("content-length", str(client.content_length)))
     body = client.body_parts(limit=None) if client.has_body else None
+    use = Use()
     sent = time.monotonic()
     try:
         async with upstream.pool.http1.request(
@@ -80,9 +82,10 @@ async def _over_http1(
             headers=headers,
             data=body,
             allow_redirects=False,
+            trace_request_ctx=use,
         ) as response:
             parts = _http1_parts(response)
-            yield Answer(head_of(response), parts, "http/1.1", False, sent)
+            yield Answer(head_of(response), parts, "http/1.1", use.reused, sent)
     except (aiohttp.ClientError, OSError, ValueError) as error:
         # aiohttp's error does not say whose fault it was that the body could not be sent.
         raise (client.fault or translate(error)) from None

@@ -22,6 +22,7 @@ from proxy.errors import (
 from proxy.net.h2.connection import Connection, Head, Sink
 from proxy.net.h2.frames import DEFAULT_WINDOW
 from proxy.net.halves import Flow
+from proxy.net.http1 import Use
 from proxy.net.http1_probe import Http1Probe
 from proxy.net.pool import Pool
 from proxy.net.sockets import reason_of
@@ -40,6 +41,9 @@ class Outgoing(NamedTuple):
 
 class Opened(Protocol):
     """A sink that wants to know what it was opened on: see `proxy.net.attempt.Attempt`."""
+
+    reused: bool
+    """The connection had served before; over HTTP/1.1 known with the head."""
 
     def opened(self, flow: Flow, protocol: str, *, reused: bool) -> None: ...
 
@@ -168,7 +172,7 @@ class Pump:
 
     async def run(self) -> None:
         """Send, then read to the end. The task ends with the answer; errors go to the sink."""
-        outgoing, sink = self._outgoing, self._sink
+        outgoing, sink, use = self._outgoing, self._sink, Use()
         try:
             async with self._session.request(
                 outgoing.method,
@@ -176,7 +180,9 @@ class Pump:
                 headers=outgoing.headers,
                 data=outgoing.body or None,
                 allow_redirects=False,
+                trace_request_ctx=use,
             ) as response:
+                sink.reused = use.reused
                 sink.on_head(head_of(response))
                 content = response.content
                 while data := await content.readany():

@@ -43,17 +43,25 @@ def in_front_of(upstream: ScriptedUpstream, folder: Path, **settings: Any) -> di
     return {"endpoints": [endpoint], **settings}
 
 
-async def outcomes(app: App, counter: str = "glm_proxy_exchanges_total") -> Counter[str]:
-    """How often each outcome is counted on the admin listener."""
-    counted: Counter[str] = Counter()
+async def samples(app: App, name: str) -> list[tuple[dict[str, str], float]]:
+    """The samples of one series on the admin listener: labels and value."""
     host, port = app.admin_address
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"http://{host}:{port}/metrics") as answer,
     ):
         families = text_string_to_metric_families(await answer.text())
-    for family in families:
-        for sample in family.samples:
-            if sample.name == counter:
-                counted[sample.labels["outcome"]] += int(sample.value)
+    return [
+        (sample.labels, sample.value)
+        for family in families
+        for sample in family.samples
+        if sample.name == name
+    ]
+
+
+async def outcomes(app: App, counter: str = "glm_proxy_exchanges_total") -> Counter[str]:
+    """How often each outcome is counted on the admin listener."""
+    counted: Counter[str] = Counter()
+    for labels, value in await samples(app, counter):
+        counted[labels["outcome"]] += int(value)
     return counted
