@@ -65,7 +65,7 @@ lock: ## renew requirements/*.lock (needs a package index)
 	lock --extra simulator --group dev -c requirements/runtime.lock -o requirements/dev.lock
 
 clean: ## remove what make made
-	@rm -rf $(VENV) .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements/dev.lock pyproject.toml
