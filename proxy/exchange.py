@@ -53,7 +53,8 @@ class Exchange:
         self._id = policy.request_id(self._headers, house.new_id)
         self._dialect = house.dialects["openai"]
         self._target: Target | None = None
-        self._request: ChatRequest | None = None
+        self._asked_model: str | None = None
+        self._asked_stream = False
         self._route: Route | None = None
         self._candidate: Candidate | None = None
         self._attempts: list[tuple[Candidate, Attempt]] = []
@@ -100,14 +101,7 @@ class Exchange:
     # --- chat ------------------------------------------------------------------------------
 
     async def _chat(self, target: Target) -> None:
-        client, house, server = self._client, self._house, self._house.config.server
-        policy.refuse_encoded(self._headers)
-        body = await client.read_body(limit=server.body_limit, timeout=server.body_timeout)
-        request = self._request = parse(body, dialect=target.dialect)
-        self._timeline.parsed = house.clock()
-        self._stage = "routing"
-        route = self._route = house.router.plan(request, target, _lower(self._headers))
-        attempt = await first_answer(lambda: self._start(request, target, route))
+        attempt, route = await self._first_answer(target)
         self._timeline.sent = attempt.sent
         self._timeline.headers = attempt.headers_at
         self._timeline.first_byte = attempt.first_byte
@@ -115,6 +109,18 @@ class Exchange:
             await self._stream(attempt, route)
         else:
             self._whole(attempt)
+
+    async def _first_answer(self, target: Target) -> tuple[Attempt, Route]:
+        """The attempt that has something to say. The request, which may be large, ends here."""
+        client, house, server = self._client, self._house, self._house.config.server
+        policy.refuse_encoded(self._headers)
+        body = await client.read_body(limit=server.body_limit, timeout=server.body_timeout)
+        request = parse(body, dialect=target.dialect)
+        self._asked_model, self._asked_stream = request.model, request.stream
+        self._timeline.parsed = house.clock()
+        self._stage = "routing"
+        route = self._route = house.router.plan(request, target, _lower(self._headers))
+        return await first_answer(lambda: self._start(request, target, route)), route
 
     async def _start(self, request: ChatRequest, target: Target, route: Route) -> Attempt:
         """One attempt at the first candidate, on its way."""
@@ -312,7 +318,7 @@ class Exchange:
         self._house.finish(self._record())
 
     def _record(self) -> Record:
-        target, request, candidate = self._target, self._request, self._candidate
+        target, candidate = self._target, self._candidate
         last = self._attempts[-1][1] if self._attempts else None
         pipe = last.pipe if last is not None else None
         return Record(
@@ -322,10 +328,10 @@ class Exchange:
             method=self._client.method,
             path=self._client.raw_path.partition("?")[0],
             route="none" if self._route is None else self._route.name,
-            requested_model=None if request is None else request.model,
+            requested_model=self._asked_model,
             served_model=None if candidate is None else candidate.model or None,
             endpoint=None if candidate is None else candidate.endpoint.name,
-            stream=request is not None and request.stream,
+            stream=self._asked_stream,
             status=self._status,
             outcome=self._outcome,
             stage=self._stage,

@@ -127,8 +127,9 @@ class Upstream:
         return URL(self._base + path, encoded=True)
 
     def _open_http1(self, outgoing: Outgoing, sink: StreamSink) -> None:
-        pump = Pump(self.pool.http1, outgoing, self.url(outgoing.path), sink)
-        task = asyncio.get_running_loop().create_task(pump.run())
+        pump = Pump(self.pool.http1, sink)
+        answer = pump.run(outgoing, self.url(outgoing.path))
+        task = asyncio.get_running_loop().create_task(answer)
         pump.task = task
         self._pumps.add(task)
         task.add_done_callback(self._pumps.discard)
@@ -147,12 +148,8 @@ class Upstream:
 class Pump:
     """An HTTP/1.1 answer, read by a task of its own and handed to a sink: one call per read."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, outgoing: Outgoing, url: URL, sink: StreamSink
-    ) -> None:
+    def __init__(self, session: aiohttp.ClientSession, sink: StreamSink) -> None:
         self._session = session
-        self._outgoing = outgoing
-        self._url = url
         self._sink = sink
         self._readable: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None
@@ -170,18 +167,19 @@ class Pump:
         if self.task is not None:
             self.task.cancel()
 
-    async def run(self) -> None:
+    async def run(self, outgoing: Outgoing, url: URL) -> None:
         """Send, then read to the end. The task ends with the answer; errors go to the sink."""
-        outgoing, sink, use = self._outgoing, self._sink, Use()
+        sink, use = self._sink, Use()
         try:
             async with self._session.request(
                 outgoing.method,
-                self._url,
+                url,
                 headers=outgoing.headers,
                 data=outgoing.body or None,
                 allow_redirects=False,
                 trace_request_ctx=use,
             ) as response:
+                del outgoing  # its body may be large, and the answer long
                 sink.reused = use.reused
                 sink.on_head(head_of(response))
                 content = response.content
