@@ -291,7 +291,7 @@ def config() -> Config:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_drains_and_ends_with_0(
-    config: Config, capsys: pytest.CaptureFixture[str], number: signal.Signals
+    config: Config, capfd: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
     app = TinyApp(config)
     running = asyncio.create_task(serve(app, config))
@@ -303,7 +303,7 @@ async def test_a_signal_drains_and_ends_with_0(
     assert await running == 0
     assert app.timeout == 7.0
     (data, admin) = (f"http://127.0.0.1:{s.getsockname()[1]}" for s in app.sockets)
-    assert capsys.readouterr().out == (
+    assert capfd.readouterr().out == (
         f"glm-proxy {__version__} listens on {data}, admin on {admin}\n"
     )
     app.close()
@@ -321,13 +321,13 @@ async def test_a_second_signal_ends_at_once(config: Config) -> None:
 
 
 async def test_an_admin_port_in_use_names_the_admin_port(
-    config: Config, capsys: pytest.CaptureFixture[str]
+    config: Config, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with listening_socket("admin", "127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         app = TinyApp(config.model_copy(update={"admin": Admin(port=port)}))
         assert await serve(app, config) == 1
-    assert capsys.readouterr().err == (
+    assert capfd.readouterr().err == (
         f"glm-proxy: admin.port {port} on 127.0.0.1 is in use;"
         " choose another with --admin-port or admin.port\n"
     )
@@ -387,3 +387,36 @@ REQUEST = (
     b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 )
+
+
+async def test_a_full_disk_behind_standard_output_ends_nothing(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = tmp_path / "settings.yaml"
+    path.write_text("endpoints: [{name: x, base_url: 'http://127.0.0.1:9'}]")
+    with Path("/dev/full").open("wb") as full:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "proxy", "serve", "--config", str(path)),
+            *("--port", "0", "--admin-port", str(port)),
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    try:
+        async with asyncio.timeout(20):
+            while True:  # it cannot say that it listens: only asking tells
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    break
+                except ConnectionRefusedError:
+                    await asyncio.sleep(0.05)
+        writer.close()
+        await writer.wait_closed()
+        process.terminate()
+        _, said = await asyncio.wait_for(process.communicate(), 20)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0
+    assert b"Traceback" not in said

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 import click
 import uvloop
@@ -76,13 +77,20 @@ async def serve(app: App, config: Config) -> int:
             click.echo(f"glm-proxy: {error}", err=True)
             return 1
         data, admin = _url(app.data_address), _url(app.admin_address)
-        click.echo(f"glm-proxy {__version__} listens on {data}, admin on {admin}")
+        _say(f"glm-proxy {__version__} listens on {data}, admin on {admin}", sys.stdout)
         await received.get()
         return await _drain(app, config.server.drain_timeout, received)
 
 
+def _say(text: str, stream: TextIO) -> None:
+    """A line for the operator. Where it cannot be written (a full disk), the proxy goes on."""
+    with suppress(OSError):
+        # Unbuffered: what could not be written must not be tried again when the process ends.
+        os.write(stream.fileno(), f"{text}\n".encode())
+
+
 async def _drain(app: App, timeout: float, received: asyncio.Queue[signal.Signals]) -> int:
-    click.echo(f"stopping within {timeout:g}s; a second signal ends at once", err=True)
+    _say(f"stopping within {timeout:g}s; a second signal ends at once", sys.stderr)
     stopping = asyncio.ensure_future(app.stop(timeout))
     again = asyncio.ensure_future(received.get())
     try:

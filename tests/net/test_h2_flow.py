@@ -193,5 +193,6 @@ async def test_a_cancelled_send_leaves_the_stream_usable() -> None:
         sending.cancel()
         await asyncio.wait([sending])
         there.send(WindowUpdateFrame(0, 100_000), WindowUpdateFrame(1, 100_000))
+        assert sending.cancelled()
         await stream.send(b"last", end=True)
         await there.until(lambda: sum(f.body_len for f in there.seen(DataFrame)) == 100_004)

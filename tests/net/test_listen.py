@@ -36,7 +36,8 @@ def test_a_port_is_free_again_at_once() -> None:
         port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port), timeout=5):
             listener.accept()[0].close()
-    listening_socket("server", "127.0.0.1", port).close()
+    with listening_socket("server", "127.0.0.1", port) as again:
+        assert again.getsockname()[1] == port
 
 
 @pytest.mark.parametrize(
