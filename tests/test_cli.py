@@ -8,8 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import yaml
@@ -389,19 +390,26 @@ REQUEST = (
 )
 
 
-async def test_a_full_disk_behind_standard_output_ends_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def full_disk() -> Iterator[BinaryIO]:
+    with Path("/dev/full").open("wb") as full:
+        yield full
+
+
+async def test_a_full_disk_behind_standard_output_ends_nothing(
+    tmp_path: Path, full_disk: BinaryIO
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     path = tmp_path / "settings.yaml"
     path.write_text("endpoints: [{name: x, base_url: 'http://127.0.0.1:9'}]")
-    with Path("/dev/full").open("wb") as full:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "proxy", "serve", "--config", str(path)),
-            *("--port", "0", "--admin-port", str(port)),
-            stdout=full,
-            stderr=subprocess.PIPE,
-        )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy", "serve", "--config", str(path)),
+        *("--port", "0", "--admin-port", str(port)),
+        stdout=full_disk,
+        stderr=subprocess.PIPE,
+    )
     try:
         async with asyncio.timeout(20):
             while True:  # it cannot say that it listens: only asking tells
