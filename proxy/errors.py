@@ -193,6 +193,11 @@ class UpstreamProtocolError(UpstreamError):
     code = "upstream_protocol_error"
 
 
+class HeadersTimeout(UpstreamError):
+    status = 504
+    code = "headers_timeout"
+
+
 class FirstTokenTimeout(UpstreamError):
     status = 504
     code = "first_token_timeout"
@@ -220,6 +225,12 @@ class EmptyStream(StreamCut):
     code = "upstream_empty"
 
 
+class GluedStream(StreamCut):
+    """A second generation began inside the first one's stream."""
+
+    code = "upstream_glued"
+
+
 class NotAStream(UpstreamError):
     """A stream was asked for and something else came with status 200."""
 
@@ -243,6 +254,31 @@ class AnswerTooLarge(UpstreamError):
 
 class InternalError(ProxyError):
     """A defect of ours; the log has the trace, the client does not."""
+
+
+class TooBusy(ProxyError):
+    """The key's in-flight limit is reached and the wait for a place would be too long."""
+
+    status = 429
+    code = "admission_refused"
+    type = "rate_limit_error"
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds after which it is worth to ask again."""
+
+
+class NoCandidate(ProxyError):
+    """Every candidate has failed repeatedly a moment ago; none is asked before it had a rest."""
+
+    status = 503
+    code = "no_candidate"
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds after which one of them is probed."""
 
 
 class Draining(ProxyError):

@@ -1,6 +1,6 @@
 """Every setting: its name, unit, default and check; `load` reads them, nothing changes them after.
 
-models      the settings themselves: look here first
+models      the settings themselves: look here first; then routes, patience
 load        file, environment and command line -> `Config`, or a `ConfigError` with all problems
 yaml_file   YAML with the line of every key
 problems    what is wrong, in words
@@ -12,28 +12,35 @@ from __future__ import annotations
 from proxy.config.load import bundled, load
 from proxy.config.models import (
     Admin,
-    Candidate,
     Config,
     Endpoint,
     Listener,
     Log,
+    PoolSettings,
+    Server,
+)
+from proxy.config.patience import Admission, Attempts, Breaker, Hedge
+from proxy.config.problems import ConfigError, Problem
+from proxy.config.routes import (
+    Candidate,
     Match,
     Params,
-    PoolSettings,
     RouteRule,
-    Server,
     StreamSettings,
     Timeouts,
 )
-from proxy.config.problems import ConfigError, Problem
 from proxy.config.secret import Secret
 
 __all__ = [
     "Admin",
+    "Admission",
+    "Attempts",
+    "Breaker",
     "Candidate",
     "Config",
     "ConfigError",
     "Endpoint",
+    "Hedge",
     "Listener",
     "Log",
     "Match",

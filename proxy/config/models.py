@@ -19,6 +19,8 @@ from pydantic import (
 )
 
 from proxy.config import origin
+from proxy.config.patience import Admission, Attempts
+from proxy.config.routes import Commit, HedgeOrOff, RouteRule, StreamSettings, Timeouts
 from proxy.config.secret import Secret
 from proxy.config.types import (
     OFF,
@@ -31,10 +33,9 @@ from proxy.config.types import (
     Port,
     Section,
 )
-from proxy.config.units import Bytes, BytesOrZero, Seconds, SecondsOrZero
+from proxy.config.units import Bytes, BytesOrZero, Percentile, Seconds, SecondsOrZero
 
 S = TypeVar("S", bound=Section)
-Fields = dict[str, JsonValue]
 
 ENDPOINTS_EXAMPLE: Final = """; say where requests are sent, for example
       endpoints:
@@ -99,16 +100,20 @@ class Admin(Listener):
 class Endpoint(Section):
     """One place requests are sent to."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"region"})
-
     name: Name
     """What candidates, metrics and logs call it."""
+    region: Name | None = None
+    """Where it is, for metrics and logs: `cn`, `global`, `edge-fra`."""
     allow_plain_http: Flag = False
     """Allow http:// to a host that is neither loopback nor private."""
     base_url: str
     """scheme://host[:port][/prefix]. https, or http to loopback and private hosts."""
     api_key: Secret | None = None
     """`env:NAME` or `file:/path`. Without one the caller's own key is forwarded."""
+    api_keys: tuple[Secret, ...] = ()
+    """Several keys: the least loaded is used, one that is refused rests. Instead of api_key."""
+    key_groups: dict[Name, tuple[Secret, ...]] = Field(default_factory=dict)
+    """Further keys by name, for candidates that name the group in `keys`."""
     ca_file: CaFile | None = None
     """PEM file of certificate authorities to trust besides the system's."""
     paas_path: str = "/api/paas/v4"
@@ -120,6 +125,19 @@ class Endpoint(Section):
     @classmethod
     def _check_url(cls, url: str, info: ValidationInfo) -> str:
         return origin.checked(url, allow_plain_http=info.data.get("allow_plain_http", True))
+
+    @field_validator("api_keys")
+    @classmethod
+    def _one_way(cls, keys: tuple[Secret, ...], info: ValidationInfo) -> tuple[Secret, ...]:
+        if keys and info.data.get("api_key") is not None:
+            raise ValueError("api_key is given too; put that key into the list")
+        return keys
+
+    def keys(self, group: str | None = None) -> tuple[Secret, ...]:
+        """The endpoint's own keys, or those of a named group; empty: the caller's is forwarded."""
+        if group is not None:
+            return self.key_groups[group]
+        return self.api_keys or (() if self.api_key is None else (self.api_key,))
 
     @field_validator("paas_path", "anthropic_path")
     @classmethod
@@ -160,139 +178,6 @@ class PoolSettings(Section):
     """Request bodies larger than this take HTTP/1.1, except with http2: always."""
 
 
-class StreamSettings(Section):
-    """How events reach the client."""
-
-    later: ClassVar[frozenset[str]] = frozenset({"upgrade"})
-
-    text_buffer_size: Count = 1
-    """Characters of visible text that must wait before an event leaves. 1: every delta at once."""
-    text_buffer_max_delay: SecondsOrZero = 0.1
-    """Longest wait for text_buffer_size characters."""
-    split_text: CountOrZero = 0
-    """Longest text per event, in characters. 0: never split."""
-    emit_metadata: Flag = False
-    """Add SSE comments that tell the decision and the stage times."""
-    heartbeat: SecondsOrZero = 15.0
-    """A comment line after so long a silence. 0: none."""
-    max_event: Bytes = 8 << 20
-    """Largest single event from an endpoint."""
-    client_stall: Seconds = 60.0
-    """A client that takes no byte for so long is cut off."""
-
-
-class Timeouts(Section):
-    """Deadlines of one exchange, counted from when the request was sent."""
-
-    first_token: Seconds | None = None
-    """Until the first token of the answer. Without it: what remains of `total`, because an attempt
-    that nothing can replace is better late than failed."""
-    idle: Seconds = 60.0
-    """Between two events; heartbeats of the endpoint do not count."""
-    total: Seconds = 1800.0
-    """For the whole answer."""
-
-
-class Match(Section):
-    """Which requests a route takes: all conditions that are given must hold."""
-
-    later: ClassVar[frozenset[str]] = frozenset({"key"})
-
-    model: tuple[str, ...] = ()
-    """Shell patterns for the model asked for."""
-    path: tuple[str, ...] = ()
-    """Shell patterns for the request's path."""
-    header: dict[str, str] = Field(default_factory=dict)
-    """Header name to shell pattern of its value."""
-    stream: Flag | None = None
-    """Only streaming (true) or only other (false) requests."""
-    min_prompt: BytesOrZero | None = None
-    """Smallest request body."""
-    max_prompt: BytesOrZero | None = None
-    """Largest request body."""
-
-    @field_validator("model", "path")
-    @classmethod
-    def _not_empty(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        if not patterns or not all(patterns):
-            raise ValueError("an empty pattern or list matches nothing; leave the key out")
-        return patterns
-
-    @field_validator("header")
-    @classmethod
-    def _lower(cls, header: dict[str, str]) -> dict[str, str]:
-        for name in header:
-            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-                raise ValueError(f"{name!r} is not a header name")
-        return {name.lower(): pattern for name, pattern in header.items()}
-
-    @field_validator("max_prompt")
-    @classmethod
-    def _ordered(cls, most: int | None, info: ValidationInfo) -> int | None:
-        if most is not None and most < (info.data.get("min_prompt") or 0):
-            raise ValueError("is smaller than min_prompt: nothing would match")
-        return most
-
-
-class Candidate(Section):
-    """One thing to try: what is left out stays as asked (model) or is any of them (endpoint)."""
-
-    model: Annotated[str, Field(min_length=1)] | None = None
-    endpoint: Name | None = None
-
-
-class Params(Section):
-    """Request fields a route sets: `fill` where the caller is silent, `force` always."""
-
-    fill: Fields = Field(default_factory=dict)
-    force: Fields = Field(default_factory=dict)
-
-    @field_validator("fill", "force")
-    @classmethod
-    def _allowed(cls, fields: Fields) -> Fields:
-        refused = sorted(fields.keys() & {"messages", "model", "stream"})
-        if refused:
-            raise ValueError(f"must not set {', '.join(refused)}; a model is set by candidates")
-        return fields
-
-    @field_validator("force")
-    @classmethod
-    def _one_of_both(cls, force: Fields, info: ValidationInfo) -> Fields:
-        both = sorted(force.keys() & info.data.get("fill", {}).keys())
-        if both:
-            raise ValueError(f"{', '.join(both)} is also in fill; keep one")
-        return force
-
-
-class RouteRule(Section):
-    """What to do with the requests that match; the first matching route wins."""
-
-    later: ClassVar[frozenset[str]] = frozenset(
-        {"admission", "attempts", "commit", "first_content_target", "hedge"}
-    )
-
-    name: Name
-    """What headers, metrics and logs call it."""
-    match: Match = Match()
-    """Which requests; without it, all."""
-    candidates: tuple[Candidate, ...] = (Candidate(),)
-    """What to try, in order; this version uses the first. Without it: the model as asked, the
-    first endpoint."""
-    params: Params = Params()
-    """Request fields to set."""
-    timeouts: Timeouts | None = None
-    """Deadlines that differ from the top level's."""
-    stream: StreamSettings | None = None
-    """Stream settings that differ from the top level's."""
-
-    @field_validator("candidates")
-    @classmethod
-    def _some(cls, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-        if not candidates:
-            raise ValueError("the list is empty; name at least one, or leave the key out")
-        return candidates
-
-
 class Log(Section):
     """The access log on standard output, the proxy's own messages on standard error."""
 
@@ -305,9 +190,7 @@ class Log(Section):
 class Config(Section):
     """All settings of one proxy."""
 
-    later: ClassVar[frozenset[str]] = frozenset(
-        {"access", "admission", "attempts", "commit", "hedge", "limits", "memory", "state"}
-    )
+    later: ClassVar[frozenset[str]] = frozenset({"access", "limits", "memory", "state"})
 
     server: Server = Server()
     admin: Admin = Admin()
@@ -315,6 +198,14 @@ class Config(Section):
     pool: PoolSettings = PoolSettings()
     stream: StreamSettings = StreamSettings()
     timeouts: Timeouts = Timeouts()
+    attempts: Attempts = Attempts()
+    admission: Admission = Admission()
+    hedge: HedgeOrOff = "off"
+    """A second attempt beside a late one. It costs calls, so it is switched on by the operator."""
+    commit: Commit = "late"
+    """late: the status is sent with the first token, so a failure before it has one of its own.
+    early: after `stream.heartbeat` of silence it is sent, with heartbeats; then a failure is an
+    error event."""
     routes: tuple[RouteRule, ...] = ()
     log: Log = Log()
     models_file: ExistingFile | None = None
@@ -336,12 +227,16 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _complete_routes(self) -> Self:
-        """What a route leaves out of `timeouts` and `stream` comes from the top level."""
+        """What a route leaves out comes from the top level, key by key."""
         routes = tuple(
             rule.model_copy(
                 update={
                     "timeouts": _over(self.timeouts, rule.timeouts),
                     "stream": _over(self.stream, rule.stream),
+                    "attempts": _over(self.attempts, rule.attempts),
+                    "admission": _over(self.admission, rule.admission),
+                    "hedge": self.hedge if rule.hedge is None else rule.hedge,
+                    "commit": rule.commit or self.commit,
                 }
             )
             for rule in self.routes

@@ -1,4 +1,4 @@
-"""Quantities in settings: `10s`, `250ms`, `64KiB`. Read with their unit, kept as plain numbers.
+"""Quantities in settings: `10s`, `64KiB`, `5%`, `p90`. Read with their unit, kept as numbers.
 
 Durations are floats in seconds and sizes are ints in bytes once read. A settings file must say the
 unit, because `timeout: 30` has been read as milliseconds by somebody before; code that builds a
@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic import (
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import CoreSchema, core_schema
 
 
@@ -45,6 +52,16 @@ SIZE: Final = Unit(
     usual="B",
     most=1 << 40,
     whole=True,
+)
+
+
+SHARE: Final = Unit(
+    word="a share",
+    units=MappingProxyType({"%": 0.01}),
+    example="5% or 10%",
+    usual="%",
+    most=1,
+    whole=False,
 )
 
 
@@ -121,9 +138,31 @@ class Quantity:
         return {"anyOf": [text, {"const": 0}]} if self.zero else text
 
 
-_TEXT: Final = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,9})?) ?(?P<unit>[A-Za-z]+)")
+_TEXT: Final = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,9})?) ?(?P<unit>[A-Za-z]+|%)")
 
 Seconds = Annotated[float, Quantity(DURATION)]
 SecondsOrZero = Annotated[float, Quantity(DURATION, zero=True)]
 Bytes = Annotated[int, Quantity(SIZE)]
 BytesOrZero = Annotated[int, Quantity(SIZE, zero=True)]
+Share = Annotated[float, Quantity(SHARE, zero=True)]
+"""0.05 for `5%`."""
+
+
+def _percentile(value: object) -> float:
+    if isinstance(value, float) and 0 < value < 1:
+        return value
+    match = _PERCENTILE.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not 0 < float(match[1]) < 100:
+        raise ValueError("must be a percentile, such as p50, p90 or p99.5")
+    return round(float(match[1]) / 100, 6)
+
+
+_PERCENTILE: Final = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,3})?)")
+
+Percentile = Annotated[
+    float,
+    PlainValidator(_percentile),
+    PlainSerializer(lambda share: f"p{share * 100:g}", when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": r"^p\d{1,2}(\.\d{1,3})?$"}),
+]
+"""0.9 for `p90`."""

@@ -39,6 +39,17 @@ class AttemptRecord:
     headers: float | None
     first_byte: float | None
     ended: float
+    role: str = "first"
+    """Why it was made: `first`, `retry` (the same candidate again), `failover`, `hedge`."""
+    won: bool = False
+    """Its answer, good or bad, is the one the client got."""
+    first_token: float | None = None
+    first_content: float | None = None
+    usage: Usage | None = None
+    """What it consumed as far as it said; for an attempt that lost, what nobody reads is billed."""
+    upstream_code: str | None = None
+    waited: float = 0.0
+    """Seconds in the queue of admission before it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,16 @@ class Record:
     key_fingerprint: str | None
     """12 hex digits of a keyed hash of the caller's key, made with a key of this process."""
     heartbeats: int = 0
+    reason: str | None = None
+    """Why this candidate was first, in one word: see `proxy.core.policy.choice`."""
+    changes: tuple[str, ...] = ()
+    """What the route changed in the request: `model`, `thinking=disabled`, `-tools`."""
+    predicted: float | None = None
+    """Seconds to first content that were expected of the candidate chosen first."""
+    decisions: tuple[str, ...] = ()
+    """What was decided about attempts, in order: `hedge_started`, `hedge_denied_budget`, …"""
+    shared: bool = False
+    """It read an answer that another identical request had asked for."""
 
     @property
     def duration(self) -> float:

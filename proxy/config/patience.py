@@ -1,0 +1,69 @@
+"""Settings of what is done about a slow or failing upstream: attempts, hedging, admission."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from proxy.config.types import OFF, Count, CountOrZero, Section
+from proxy.config.units import Percentile, Seconds, SecondsOrZero, Share
+
+
+class Breaker(Section):
+    """Leaves a candidate alone that fails again and again, and probes it back."""
+
+    failures: Count = 5
+    """Failures in a row, or within `within`, that open it."""
+    within: Seconds = 10.0
+    """How long a failure counts."""
+    open_for: Seconds = 5.0
+    """How long it stays open before one request probes; longer after each failed probe."""
+
+
+class Attempts(Section):
+    """How often, and at whose cost, a failed attempt is followed by another."""
+
+    retries: CountOrZero = 2
+    """Further attempts of one exchange after failed ones, other candidates included. Waiting for
+    the own in-flight limit, and hedges, are counted apart."""
+    retry_budget: Share = 0.1
+    """Of all requests of this process: more retries than this are not made (a few always are)."""
+    overload_wait: SecondsOrZero = 30.0
+    """Before the only candidate is tried again after the platform said it is overloaded (1305).
+    0: its error is the answer."""
+    breaker: Annotated[Breaker | Literal["off"], OFF] = Breaker()
+    """Per candidate; `off` switches it off."""
+
+
+class Hedge(Section):
+    """A second attempt beside one that is late; the first useful event wins, the other is
+    cancelled."""
+
+    after: Percentile = 0.9
+    """Late is what this share of the candidate's own first tokens were not."""
+    min: Seconds = 0.8
+    """Never sooner than this."""
+    max: Seconds = 10.0
+    """Never later than this."""
+    budget: Share = 0.05
+    """Of all requests of this process."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max < self.min:
+            raise ValueError("max is smaller than min")
+        return self
+
+
+class Admission(Section):
+    """How many requests of one key may run on one model at once, and who waits how long."""
+
+    limit: Annotated[
+        Annotated[int, Field(strict=True, ge=1, le=10_000)] | Literal["learned", "model", "off"],
+        OFF,
+    ] = "learned"
+    """learned: found from the upstream's own refusals (1302). model: what the model's record says,
+    learned where it is silent. A number: that many. off: no limit and no waiting."""
+    wait: SecondsOrZero = 30.0
+    """Longest wait for a free place; a request that would wait longer is refused at once (429)."""
