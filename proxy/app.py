@@ -8,10 +8,11 @@ import hashlib
 import io
 import itertools
 import logging
+import random
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,6 +30,8 @@ from proxy.core.wire.glm import GLM
 from proxy.errors import ConnectFailed, Draining
 from proxy.exchange import Exchange
 from proxy.house import House
+from proxy.knowledge import Knowledge
+from proxy.net.admission import Admission
 from proxy.net.downstream import Client, DataServer
 from proxy.net.http1_probe import Http1Probe
 from proxy.net.listen import BACKLOG, listening_socket
@@ -60,6 +63,8 @@ class App:
         self._metrics = Metrics(_label_names(config, models))
         self._access_log = AccessLog(_standard_output(), config.log.format)
         self._metrics.watch_log("access", lambda: self._access_log.dropped)
+        self._metrics.watch_admission(self._admission_figures)
+        self._metrics.watch_breakers(lambda: self._knowledge.breakers(time.monotonic()))
         self._upstreams = {one.name: self._upstream(one) for one in config.endpoints}
         self._running: set[Exchange] = set()
         self._idle = asyncio.Event()
@@ -68,6 +73,12 @@ class App:
         self._listener: asyncio.Server | None = None
         self._admin: web.AppRunner | None = None
         created = int(time.time())
+        self._admission = Admission()
+        self._knowledge = Knowledge(
+            config,
+            wait=self._admission.predicted_wait,
+            round_trip=lambda endpoint: self._upstreams[endpoint].round_trip,
+        )
         self._house = House(
             config=config,
             router=Router(config),
@@ -75,7 +86,11 @@ class App:
             dialects={dialect.name: dialect for dialect in (GLM, ANTHROPIC)},
             upstreams=self._upstreams,
             models=lambda anthropic: models_body(models, created=created, anthropic=anthropic),
+            knowledge=self._knowledge,
+            admission=self._admission,
             clock=time.monotonic,
+            wall=time.time,
+            roll=random.random,
             new_id=_ids(),
             fingerprint=_fingerprint,
             finish=self._finish,
@@ -164,6 +179,19 @@ class App:
             return Readiness(True, endpoints=endpoints)
         return Readiness(False, ("starting or draining",), endpoints)
 
+    def _admission_figures(self) -> Iterator[tuple[str, str, dict[str, float | None]]]:
+        for (endpoint, model), figures in self._admission.figures().items():
+            yield (
+                endpoint,
+                model,
+                {
+                    "waiting": figures.waiting,
+                    "in_flight": figures.in_flight,
+                    "limit": figures.limit or None,
+                    "resting_keys": figures.resting,
+                },
+            )
+
     def _upstream(self, endpoint: Endpoint) -> Upstream:
         origin = Origin.of(endpoint.base_url)
         tls = client_context(endpoint.ca_file) if origin.scheme == "https" else None
@@ -236,6 +264,7 @@ def _label_names(config: Config, models: tuple[str, ...]) -> LabelNames:
         routes=[rule.name for rule in config.routes],
         models=[*models, *candidates],
         endpoints=[endpoint.name for endpoint in config.endpoints],
+        regions={endpoint.name: endpoint.region for endpoint in config.endpoints},
     )
 
 

@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from proxy.config import Config, Endpoint
-from proxy.core.flow.patience import Limits
 from proxy.core.policy.capability import Capabilities
-from proxy.core.policy.route import Route, Router
+from proxy.core.policy.route import Router
 from proxy.core.record import Record
 from proxy.core.wire import headers as policy
 from proxy.core.wire.dialect import Dialect
 from proxy.core.wire.target import Kind, Target, upstream_url
+from proxy.knowledge import Knowledge
+from proxy.net.admission import Admission
 from proxy.net.upstream import Outgoing, Upstream
 
-_LARGEST_ANSWER = 64 * 1024 * 1024
+LARGEST_ANSWER = 64 * 1024 * 1024
 """Bytes of a whole answer, which is held until it is known to be whole."""
 
 
@@ -31,8 +32,15 @@ class House:
     """By endpoint name."""
     models: Callable[[bool], bytes]
     """The body of `GET /v1/models`; the argument says whether Anthropic's shape is asked for."""
+    knowledge: Knowledge
+    """What is known of the candidates, and what may still be spent on them."""
+    admission: Admission
     clock: Callable[[], float]
     """Monotonic, seconds."""
+    wall: Callable[[], float]
+    """Unix time, seconds: for dates that an upstream names."""
+    roll: Callable[[], float]
+    """A random number from 0 to 1."""
     new_id: Callable[[], str]
     fingerprint: Callable[[str], str]
     """Of a caller's key, for the log."""
@@ -50,9 +58,12 @@ class House:
         body: bytes,
         *,
         request_id: str,
+        key: str | None,
     ) -> Outgoing:
-        """The request as `endpoint` gets it. Chat answers are read here: never compressed."""
-        secret = endpoint.api_key
+        """The request as `endpoint` gets it, with `key` in place of the caller's if there is one.
+
+        Chat answers are read here: never compressed.
+        """
         return Outgoing(
             method,
             upstream_url(
@@ -64,21 +75,9 @@ class House:
             policy.to_upstream(
                 headers,
                 dialect=target.dialect,
-                api_key=None if secret is None else secret.reveal(),
+                api_key=key,
                 chat=target.kind is Kind.CHAT,
                 request_id=request_id,
             ),
             body,
-        )
-
-    def limits(self, route: Route) -> Limits:
-        """What an attempt of this route may take."""
-        timeouts, stream = route.timeouts, route.stream
-        return Limits(
-            first_token=timeouts.first_token,
-            idle=timeouts.idle,
-            total=timeouts.total,
-            heartbeat=stream.heartbeat,
-            stall=stream.client_stall,
-            max_answer=_LARGEST_ANSWER,
         )

@@ -15,11 +15,26 @@ import orjson
 import pytest
 import trustme
 import yaml
+from click.testing import CliRunner
 from pydantic import BaseModel, ValidationError
 
+from proxy.cli.check import command as check
 from proxy.cli.check import schema
-from proxy.config import Config, ConfigError, Endpoint, PoolSettings, Secret, bundled, load
-from proxy.config.units import DURATION, SIZE, Quantity, Unit
+from proxy.config import (
+    UNTOUCHABLE,
+    Admission,
+    Attempts,
+    Breaker,
+    Config,
+    ConfigError,
+    Endpoint,
+    Hedge,
+    PoolSettings,
+    Secret,
+    bundled,
+    load,
+)
+from proxy.config.units import DURATION, SHARE, SIZE, Quantity, Rank, Unit, as_duration
 
 CANARY = "sk-canary.0123456789abcdef"
 ENDPOINTS = "endpoints: [{name: cn, base_url: https://open.bigmodel.cn}]\n"
@@ -88,12 +103,20 @@ def test_the_schema_shows_defaults_with_their_unit() -> None:
     pool = json.loads(schema())["$defs"]["PoolSettings"]["properties"]
     assert pool["idle_timeout"]["default"] == "90s"
     assert pool["http1_bodies_over"]["default"] == "48KiB"
+    hedge = json.loads(schema())["$defs"]["Hedge"]["properties"]
+    assert (hedge["after"]["default"], hedge["budget"]["default"]) == ("p90", "5%")
+
+
+def test_the_schema_takes_off_where_a_section_may_be_off() -> None:
+    hedge = json.loads(schema())["properties"]["hedge"]
+    assert hedge["anyOf"] == [{"$ref": "#/$defs/Hedge"}, {"const": "off"}]
 
 
 def test_units_become_seconds_and_bytes(write: Write) -> None:
     text = "timeouts: {first_token: 250ms, idle: 1.5s, total: 2m}\nserver: {body_limit: 8MiB}"
     config = load(write(ENDPOINTS + text), {})
-    assert config.timeouts.model_dump() == {"first_token": 0.25, "idle": 1.5, "total": 120.0}
+    times = config.timeouts.model_dump(exclude_none=True)
+    assert times == {"first_token": 0.25, "idle": 1.5, "total": 120.0}
     assert config.server.body_limit == 8 << 20
 
 
@@ -111,6 +134,11 @@ def test_units_become_seconds_and_bytes(write: Write) -> None:
         (SIZE, "0.5KiB", 512),
         (SIZE, "64KiB", 65536),
         (SIZE, "1GiB", 1 << 30),
+        (SHARE, "5%", 0.05),
+        (SHARE, "0.5 %", 0.005),
+        (SHARE, "100%", 1.0),
+        (SHARE, "0%", 0.0),
+        (SHARE, 0, 0.0),
     ],
 )
 def test_a_quantity_is_read_in_base_units(unit: Unit, text: object, number: float) -> None:
@@ -137,6 +165,13 @@ def test_a_quantity_is_read_in_base_units(unit: Unit, text: object, number: floa
         (SIZE, 65536),
         (SIZE, "1.5B"),
         (SIZE, float("nan")),
+        (SHARE, "5"),
+        (SHARE, 5),
+        (SHARE, 0.05),
+        (SHARE, "101%"),
+        (SHARE, "-1%"),
+        (SHARE, "5s"),
+        (SHARE, True),
     ],
 )
 def test_what_is_not_a_quantity_is_refused(unit: Unit, text: object) -> None:
@@ -145,19 +180,69 @@ def test_what_is_not_a_quantity_is_refused(unit: Unit, text: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "text"), [(0.1, "100ms"), (90, "90s"), (600, "10m"), (86400, "24h"), (0, 0)]
-)
+    ("number", "text"),
+    [
+        (0.1, "100ms"), (90, "90s"), (600, "10m"), (86400, "24h"), (0, 0), (0.001, "1ms"),
+        (3600.001, "3600001ms"), (0.0005, "0.5ms"),
+    ],
+)  # fmt: skip
 def test_a_duration_is_shown_in_its_largest_whole_unit(number: float, text: object) -> None:
     assert Quantity(DURATION).text(number) == text
 
 
-def test_code_that_builds_a_model_gives_plain_seconds() -> None:
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.05, "5%"), (0.07, "7%"), (0.005, "0.5%"), (1, "100%"), (0, 0)]
+)
+def test_a_share_is_shown_in_percent(share: float, text: object) -> None:
+    assert Quantity(SHARE).text(share) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("p50", 0.5), ("p90", 0.9), (" p99.5", 0.995), ("p99.999", 0.99999), ("p0.1", 0.001)],
+)
+def test_a_percentile_is_read_and_shown_as_it_was_written(text: str, share: float) -> None:
+    assert Rank().read(text, strict=True) == share
+    assert Rank().text(share) == text.strip()
+
+
+@pytest.mark.parametrize(
+    "text", ["90", "p100", "p0", "p", "P90", "p90%", "p9.9999", "p-1", "p٩٠", 90, 0.9, True, None]
+)
+def test_what_is_not_a_percentile_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="must be a percentile, such as p50"):
+        Rank().read(text, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("5", 5.0), ("0.5", 0.5), (" 5s ", 5.0), ("250ms", 0.25), ("2 m", 120.0)]
+)
+def test_outside_of_a_file_a_bare_number_is_seconds(text: str, seconds: float) -> None:
+    assert as_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "0", "-1", "1e3", "5 5", "5x", "25h", "٣", "inf"])
+def test_what_is_no_duration_is_none_outside_of_a_file_either(text: str) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        as_duration(text)
+
+
+def test_code_that_builds_a_model_gives_plain_seconds_and_shares() -> None:
     assert PoolSettings(ping_interval=0.2).ping_interval == 0.2
+    assert Hedge(after=0.95, budget=0.02) == Hedge.model_validate({"after": "p95", "budget": "2%"})
 
 
 def test_off_without_quotes_is_off_and_not_false(write: Write) -> None:
-    config = load(write(ENDPOINTS + "pool: {http2: off}\nlog: {format: off}"), {})
-    assert (config.pool.http2, config.log.format) == ("off", "off")
+    text = """
+pool: {http2: off}
+log: {format: off}
+hedge: off
+admission: {limit: off}
+attempts: {breaker: off}
+"""
+    config = load(write(ENDPOINTS + text), {})
+    assert (config.pool.http2, config.log.format, config.hedge) == ("off", "off", "off")
+    assert (config.admission.limit, config.attempts.breaker) == ("off", "off")
 
 
 def test_a_route_inherits_what_it_leaves_out(write: Write) -> None:
@@ -168,6 +253,99 @@ def test_a_route_inherits_what_it_leaves_out(write: Write) -> None:
     assert (a.first_token, a.idle, a.total) == (None, 5.0, 20.0)
     assert b == config.timeouts
     assert config.routes[0].stream == config.stream
+
+
+PATIENCE = """
+attempts: {retries: 5, breaker: {failures: 9, within: 20s}}
+admission: {wait: 5s}
+hedge: {after: p50, min: 100ms}
+commit: early
+routes:
+  - {name: silent}
+  - name: own
+    attempts: {retry_budget: 20%, breaker: {failures: 1}}
+    admission: {limit: 3}
+    hedge: {budget: 1%}
+    commit: late
+    first_content_target: 5s
+    confidence: p75
+    share: true
+    stream: {upgrade: true}
+  - {name: none, hedge: off, attempts: {breaker: off}}
+"""
+
+
+def test_a_route_inherits_what_it_says_nothing_of_in_sections_within_sections_too(
+    write: Write,
+) -> None:
+    config = load(write(ENDPOINTS + PATIENCE), {})
+    silent, own, none = config.routes
+    assert (silent.attempts, silent.admission) == (config.attempts, config.admission)
+    assert (silent.hedge, silent.commit) == (config.hedge, "early")
+    assert (silent.first_content_target, silent.confidence, silent.share) == (None, 0.9, False)
+    assert own.attempts == Attempts(
+        retries=5, retry_budget=0.2, breaker=Breaker(failures=1, within=20)
+    )
+    assert own.admission == Admission(limit=3, wait=5)
+    assert own.hedge == Hedge(after=0.5, min=0.1, budget=0.01)
+    assert (own.first_content_target, own.confidence, own.share) == (5, 0.75, True)
+    assert (own.commit, own.stream) == ("late", config.stream.model_copy(update={"upgrade": True}))
+    assert none.hedge == "off"
+    assert none.attempts == Attempts(retries=5, breaker="off")
+
+
+def test_a_route_hedges_where_the_rest_does_not(write: Write) -> None:
+    config = load(write(ENDPOINTS + "routes: [{name: a, hedge: {}}, {name: b}]"), {})
+    assert config.hedge == "off"
+    assert [rule.hedge for rule in config.routes] == [Hedge(), "off"]
+
+
+def test_an_endpoints_keys_are_one_or_several_or_a_named_group(write: Write) -> None:
+    text = """
+endpoints:
+  - {name: none, base_url: "https://a.example"}
+  - {name: one, base_url: "https://a.example", api_key: "env:A", region: cn}
+  - name: many
+    base_url: https://a.example
+    api_keys: ["env:A", "env:B"]
+    key_groups: {batch: ["env:C"]}
+routes: [{name: a, candidates: [{endpoint: many, keys: batch}]}]
+"""
+    config = load(write(text), {"A": "a", "B": "b", "C": "c"})
+    none, one, many = config.endpoints
+    assert none.keys() == ()
+    assert one.keys() == (Secret("a"),)
+    assert many.keys() == (Secret("a"), Secret("b"))
+    assert many.keys("batch") == (Secret("c"),)
+    assert (one.region, many.region) == ("cn", None)
+    assert config.routes[0].candidates[0].keys == "batch"
+
+
+def test_what_check_prints_are_the_same_settings(write: Write, tmp_path: Path) -> None:
+    text = """
+  - name: all
+    match: {model: ["glm-*"], header: {x-a: b}, max_prompt: 1KiB}
+    candidates: [{model: a}, {endpoint: cn}]
+    params: {force: {thinking: disabled, tools: null}, cap: {max_tokens: 5}}
+"""
+    path = write(ENDPOINTS + PATIENCE + text)
+    printed = CliRunner().invoke(check, [str(path)])
+    assert printed.exit_code == 0, printed.output
+    assert "after: p50" in printed.output
+    assert "retry_budget: 20%" in printed.output
+    again = tmp_path / "again.yaml"
+    again.write_text(printed.output)
+    assert load(again, {}) == load(path, {})
+
+
+def test_check_names_where_a_key_of_a_group_comes_from_and_hides_it(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", CANARY)
+    text = f"endpoints: [{{{CN}, api_keys: ['env:KEY'], key_groups: {{g: ['env:KEY']}}}}]"
+    printed = CliRunner().invoke(check, [str(write(text))]).output
+    assert printed.count("*** (env:KEY)") == 2
+    assert CANARY not in printed
 
 
 def test_overrides_win_over_the_file(write: Write) -> None:
@@ -214,23 +392,37 @@ WRONG = [
     ("stream: []", "stream", "found a list, must be a mapping"),
     ("stream: {text_buffer_size: 0}", "stream.text_buffer_size", "at least 1"),
     ("stream: {emit_metadata: 1}", "stream.emit_metadata", "true or false"),
-    ("stream: {upgrade: true}", "stream.upgrade", "not available in this version"),
     ("pool: {http2: true}", "pool.http2", "'auto', 'always' or 'off'"),
     ("log: {level: loud}", "log.level", "found 'loud'"),
-    ("attempts: {retries: 2}", "attempts", "not available in this version"),
-    ("admission: {}", "admission", "not available in this version"),
     ("access: {}", "access", "not available in this version"),
     ("limits: {}", "limits", "not available in this version"),
     ("state: {}", "state", "not available in this version"),
     ("memory: {}", "memory", "not available in this version"),
+    ("attempts: {retries: -1}", "attempts.retries", "at least 0"),
+    ("attempts: {retry_budget: 5}", "attempts.retry_budget", "write a share such as 5%"),
+    ("attempts: {retry_budget: 150%}", "attempts.retry_budget", "at most 100%"),
+    ("attempts: {breaker: 3}", "attempts.breaker", "found 3, must be off or a mapping"),
+    ("attempts: {breaker: {failures: 0}}", "attempts.breaker.failures", "at least 1"),
+    ("attempts: {breaker: {fails: 1}}", "attempts.breaker.fails", "did you mean failures?"),
+    ("admission: {limit: 0}", "admission.limit", "learned, model, off or a number from 1"),
+    ("admission: {limit: true}", "admission.limit", "found true"),
+    ("admission: {limit: many}", "admission.limit", "found 'many'"),
+    ("admission: {limit: [1]}", "admission.limit", "found a list"),
+    ("hedge: true", "hedge", "found true, must be off or a mapping: {after: p90}"),
+    ("hedge: {after: 90%}", "hedge.after", "found '90%', must be a percentile, such as p50"),
+    ("hedge: {after: 0.9}", "hedge.after", "found 0.9"),
+    ("hedge: {afer: p90}", "hedge.afer", "did you mean after?"),
+    ("hedge: {min: 20s}", "hedge", "min, 20s, is more than max, 10s; lower min or raise max"),
+    ("routes: [{name: a, hedge: {max: 1ms}}]", "routes[0].hedge", "lower min or raise max"),
+    ("commit: soon", "commit", "'late' or 'early'"),
+    ("routes: [{name: a, share: 1}]", "routes[0].share", "true or false"),
+    ("routes: [{name: a, confidence: p100}]", "routes[0].confidence", "found 'p100'"),
+    ("routes: [{name: a, first_content_target: 5}]", "routes[0].first_content_target", "5s"),
     ("models_file: nowhere.yaml", "models_file", "there is no file"),
     ("routes: [{}]", "routes[0].name", "missing"),
     ("routes: [{name: 4.6}]", "routes[0].name", "put quotes around it"),
     ("routes: [{name: a b}]", "routes[0].name", "letters, digits"),
     ("routes: [{name: a}, {name: a}]", "routes[1].name", "also the name of routes[0]"),
-    ("routes: [{name: a, hedge: {}}]", "routes[0].hedge", "not available in this version"),
-    ("routes: [{name: a, commit: early}]", "routes[0].commit", "not available"),
-    ("routes: [{name: a, first_content_target: 5s}]", "routes[0].first_content_target", "not av"),
     ("routes: [{name: a, match: {key: x}}]", "routes[0].match.key", "not available"),
     ("routes: [{name: a, match: {model: x}}]", "routes[0].match.model", "must be a list"),
     ("routes: [{name: a, match: {model: []}}]", "routes[0].match.model", "matches nothing"),
@@ -247,6 +439,47 @@ WRONG = [
         "routes[0].candidates[1].endpoint",
         "there is no endpoint 'x'; known: cn",
     ),
+    (
+        "routes: [{name: a, candidates: [{model: x}, {endpoint: cn, keys: b}]}]",
+        "routes[0].candidates[1].keys",
+        "endpoint 'cn' has no key group 'b'; known: none; add key_groups to the endpoint",
+    ),
+    (
+        "routes: [{name: a, candidates: [{keys: b}]}]",
+        "routes[0].candidates[0].keys",
+        "needs an endpoint beside it",
+    ),
+    (
+        "routes: [{name: a, candidates: [{endpoint: x, keys: b}]}]",
+        "routes[0].candidates[0].endpoint",
+        "there is no endpoint 'x'",
+    ),
+    (
+        "routes: [{name: a, params: {cap: {tokens: 1}}}]",
+        "routes[0].params.cap.tokens",
+        "did you mean max_tokens?",
+    ),
+    (
+        "routes: [{name: a, params: {cap: {max_tokens: 0}}}]",
+        "routes[0].params.cap.max_tokens",
+        "at least 1",
+    ),
+    (
+        "routes: [{name: a, params: {drop_unused_tools: 1}}]",
+        "routes[0].params.drop_unused_tools",
+        "true or false",
+    ),
+    (
+        "routes: [{name: a, params: {fill: {thinking: off}}}]",
+        "routes[0].params.fill",
+        "thinking must be enabled, disabled or an object",
+    ),
+    (
+        f"routes: [{{name: a, params: {{fill: {{seed: {2**70}}}}}}}]",
+        "routes[0].params.fill",
+        "seed has a value that JSON has no words for",
+    ),
+    ("routes: [{name: a, params: {force: {x: .nan}}}]", "routes[0].params.force", "x has a value"),
     ("routes: [{name: a, params: {force: {model: x}}}]", "routes[0].params.force", "model"),
     ("routes: [{name: a, params: {fill: {messages: []}}}]", "routes[0].params.fill", "messages"),
     ("routes: [{name: a, params: {fill: {stream: true}}}]", "routes[0].params.fill", "stream"),
@@ -272,6 +505,53 @@ def test_a_wrong_setting_is_refused_by_its_path(
     assert problem.where == where
     assert says in problem.text
     assert problem.line == 2
+
+
+@pytest.mark.parametrize("name", sorted(UNTOUCHABLE))
+@pytest.mark.parametrize("how", ["fill", "force"])
+def test_params_set_neither_the_prompt_nor_what_decides_the_answers_form(
+    write: Write, name: str, how: str
+) -> None:
+    text = f"routes: [{{name: a, params: {{{how}: {{{name}: null}}}}}}]"
+    (problem,) = refused(write(ENDPOINTS + text)).problems
+    assert problem.where == f"routes[0].params.{how}"
+    assert problem.text == f"must not set {name}; a model is set by candidates"
+
+
+@pytest.mark.parametrize(
+    ("keys", "where", "says"),
+    [
+        ("api_key: 'env:K', api_keys: ['env:K']", "api_keys", "api_key is given too"),
+        ("api_keys: 'env:K'", "api_keys", "found 'env:K', must be a list"),
+        ("api_keys: ['env:K', 'env:NO']", "api_keys[1]", "env:NO is not set"),
+        ("key_groups: {g: []}", "key_groups", "g is empty; list at least one key"),
+        ("key_groups: {g: ['env:NO']}", "key_groups.g[0]", "env:NO is not set"),
+        ("key_groups: {'a b': ['env:K']}", "key_groups.a b", "must be 1 to 64 letters"),
+        ("key_groups: ['env:K']", "key_groups", "must be a mapping"),
+        ("region: a b", "region", "must be 1 to 64 letters"),
+    ],
+)
+def test_wrong_keys_of_an_endpoint_are_refused_by_their_path(
+    write: Write, keys: str, where: str, says: str
+) -> None:
+    (problem,) = refused(write(f"endpoints: [{{{CN}, {keys}}}]"), {"K": "k"}).problems
+    assert problem.where == f"endpoints[0].{where}"
+    assert says in problem.text
+
+
+def test_a_key_group_that_is_missing_is_told_with_those_that_are_there(write: Write) -> None:
+    text = f"""
+endpoints: [{{{CN}, key_groups: {{a: ["env:K"], b: ["env:K"]}}}}]
+routes: [{{name: r, candidates: [{{endpoint: cn, keys: c}}]}}]
+"""
+    (problem,) = refused(write(text), {"K": "k"}).problems
+    assert problem.text == "endpoint 'cn' has no key group 'c'; known: a, b"
+
+
+def test_a_routes_hedge_is_checked_with_what_it_inherits(write: Write) -> None:
+    text = "hedge: {max: 5s}\nroutes: [{name: slow, hedge: {min: 6s}}]"
+    (problem,) = refused(write(ENDPOINTS + text)).problems
+    assert problem.text.startswith("route slow: hedge.min is more than hedge.max")
 
 
 @pytest.mark.parametrize(
@@ -395,12 +675,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         "cannot be read: No such file or directory" + what_to_do
     )
     assert str(refused(tmp_path)).endswith("cannot be read: Is a directory" + what_to_do)
-
-
-def test_a_setting_of_an_endpoint_that_belongs_to_a_later_version_is_refused(write: Write) -> None:
-    (problem,) = refused(write(f"endpoints: [{{{CN}, region: eu}}]")).problems
-    assert problem.where == "endpoints[0].region"
-    assert "not available in this version" in problem.text
 
 
 def test_a_ca_file_that_is_no_certificate_is_refused(write: Write, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from proxy.bench.plan import Plan, Way
+from proxy.bench.plan import Ask
 from proxy.core.flow.timeline import Timeline
 from proxy.core.record import Usage
 from proxy.core.wire.dialect import Dialect, Kind, newer_usage, object_of, parse, text_of
@@ -53,6 +53,13 @@ class Sample:
     chunks: int
     """HTTP chunks; 0 when the answer was not sent in chunks."""
     output_tokens: int | None
+    visible: int = 0
+    """Events with visible text or a tool call."""
+    scene: str = ""
+    started: float = 0.0
+    """When it was begun, on the run's clock."""
+    attempts: int | None = None
+    """Requests the proxy had made for it when its answer began."""
 
     @property
     def complete(self) -> bool:
@@ -79,45 +86,37 @@ class _Failed(Exception):
         self.outcome = outcome
 
 
-async def measure(
-    session: aiohttp.ClientSession, plan: Plan, way: Way, number: int, clock: Clock
-) -> Sample:
+async def measure(session: aiohttp.ClientSession, ask: Ask, clock: Clock) -> Sample:
     """Asks once and reads to the end."""
-    reading = _Reading(plan.dialect, clock())
+    reading = _Reading(ask.dialect, clock())
     outcome, detail = COMPLETE, None
     try:
-        async with asyncio.timeout(plan.timeout):
-            await _ask(session, plan, way, number, clock, reading)
+        async with asyncio.timeout(ask.timeout):
+            await _ask(session, ask, clock, reading)
     except _Failed as failed:
         outcome, detail = failed.outcome, str(failed)
     except aiohttp.ConnectionTimeoutError:  # a TimeoutError too
-        outcome, detail = "unreachable", f"{plan.url(way)} gives no connection in time"
+        outcome, detail = "unreachable", f"{ask.url} gives no connection in time"
     except TimeoutError:
-        outcome, detail = "timeout", f"no whole answer within {plan.timeout:g} s"
+        outcome, detail = "timeout", f"no whole answer within {ask.timeout:g} s"
     except EventTooLarge as error:
         outcome, detail = "malformed", error.message
     except aiohttp.ClientError as error:
-        outcome, detail = _connection_failure(error, plan.url(way), reading)
-    return reading.sample(way.name, number, outcome, detail)
+        outcome, detail = _connection_failure(error, ask.url, reading)
+    return reading.sample(ask, outcome, detail)
 
 
-async def _ask(
-    session: aiohttp.ClientSession,
-    plan: Plan,
-    way: Way,
-    number: int,
-    clock: Clock,
-    reading: _Reading,
-) -> None:
-    url = plan.url(way)
+async def _ask(session: aiohttp.ClientSession, ask: Ask, clock: Clock, reading: _Reading) -> None:
+    url = ask.url
     async with session.post(
-        url, data=plan.body(number), headers=plan.headers(), allow_redirects=False
+        url, data=ask.body, headers=ask.headers, allow_redirects=False
     ) as response:
         reading.timeline.headers = clock()
         reading.status = response.status
         reading.model = response.headers.get("x-glm-proxy-model")
+        reading.attempts = _number(response.headers.get("x-glm-proxy-attempts"))
         if response.status != 200:
-            raise _refusal(response.status, await response.content.read(65536), url, plan)
+            raise _refusal(response.status, await response.content.read(65536), ask)
         if response.content_type != "text/event-stream":
             raise _Failed("not_a_stream", f"{url} answered with {response.content_type}")
         async for chunk, is_end in response.content.iter_chunks():
@@ -135,6 +134,8 @@ class _Reading:
         self.status: int | None = None
         self.model: str | None = None
         self.chunks = 0
+        self.visible = 0
+        self.attempts: int | None = None
         self._dialect = dialect
         self._decoder = Decoder()
         self._usage: Usage | None = None
@@ -161,8 +162,10 @@ class _Reading:
             self.model = self._dialect.model(data)
         if marks.first_token is None and meaning.kind in _TOKENS:
             marks.first_token = now
-        if marks.first_content is None and meaning.kind in _VISIBLE:
-            marks.first_content = now
+        if meaning.kind in _VISIBLE:
+            self.visible += 1
+            if marks.first_content is None:
+                marks.first_content = now
         if meaning.usage is not None:
             self._usage = newer_usage(self._usage, meaning.usage)
         if meaning.kind is Kind.ERROR:
@@ -179,11 +182,15 @@ class _Reading:
                 "cut", f"the stream ended after {self.timeline.events} events, unfinished"
             )
 
-    def sample(self, way: str, number: int, outcome: str, detail: str | None) -> Sample:
+    def sample(self, ask: Ask, outcome: str, detail: str | None) -> Sample:
         t = self.timeline
         return Sample(
-            way=way,
-            number=number,
+            way=ask.way,
+            number=ask.number,
+            scene=ask.scene,
+            started=t.received,
+            attempts=self.attempts,
+            visible=self.visible,
             outcome=outcome,
             detail=detail,
             status=self.status,
@@ -208,14 +215,18 @@ class _Reading:
 # --- failures, each in one line -------------------------------------------------------------------
 
 
-def _refusal(status: int, body: bytes, url: str, plan: Plan) -> _Failed:
-    code = plan.dialect.error_code(body)
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None
+
+
+def _refusal(status: int, body: bytes, ask: Ask) -> _Failed:
+    url, code = ask.url, ask.dialect.error_code(body)
     said = ", ".join(x for x in (code and f"code {code}", _said(body)) if x)
     told = f"status {status}" + (f" ({_one_line(said)})" if said else "")
     if status in (401, 403):
         advice = (
             "name another with --api-key env:NAME"
-            if plan.api_key
+            if {"authorization", "x-api-key"} & ask.headers.keys()
             else "none was given: --api-key env:NAME"
         )
         return _Failed("key_refused", f"{url} refuses the key, {told}; {advice}")

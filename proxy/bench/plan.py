@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from proxy import __version__
@@ -23,6 +24,33 @@ class Way:
 
     name: str
     base_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request, whole."""
+
+    way: str
+    number: int
+    url: str
+    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    dialect: Dialect = GLM
+    timeout: float = 300.0
+    """For the whole answer, in seconds."""
+    scene: str = ""
+    """What it belongs to within its way."""
+
+
+def usual_headers(key: str | None = None) -> dict[str, str]:
+    """Of a request in the OpenAI dialect. `identity`: compression would hide where events begin."""
+    headers = {
+        "user-agent": _USER_AGENT,
+        "accept": "text/event-stream",
+        "accept-encoding": "identity",
+        "content-type": "application/json",
+    }
+    return headers if key is None else headers | {"authorization": f"Bearer {key}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +83,17 @@ class Plan:
         """Where requests are sent."""
         return way.base_url.rstrip("/") + _PATHS[self.dialect_name]
 
+    def ask(self, way: Way, number: int) -> Ask:
+        """The number-th request of a way."""
+        body, headers = self.body(number), self.headers()
+        return Ask(way.name, number, self.url(way), body, headers, self.dialect, self.timeout)
+
     def headers(self) -> dict[str, str]:
-        """Of each request. `identity`: compression would hide where events begin."""
-        headers = {
-            "user-agent": _USER_AGENT,
-            "accept": "text/event-stream",
-            "accept-encoding": "identity",
-            "content-type": "application/json",
-        }
-        if self.dialect_name == "anthropic":
-            headers["anthropic-version"] = "2023-06-01"
-        if self.api_key is not None:
-            headers |= self._authorization(self.api_key)
-        return headers
+        """Of each request."""
+        if self.dialect_name != "anthropic":
+            return usual_headers(self.api_key)
+        headers = usual_headers() | {"anthropic-version": "2023-06-01"}
+        return headers if self.api_key is None else headers | {"x-api-key": self.api_key}
 
     def body(self, number: int) -> bytes:
         """The request's body for the prompt of the number-th request of a way."""
@@ -79,8 +105,3 @@ class Plan:
             "messages": [message],
         }
         return json.dumps(asked, ensure_ascii=False).encode()
-
-    def _authorization(self, key: str) -> dict[str, str]:
-        if self.dialect_name == "anthropic":
-            return {"x-api-key": key}
-        return {"authorization": f"Bearer {key}"}

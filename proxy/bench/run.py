@@ -56,7 +56,7 @@ async def run(
         async def worker() -> None:
             for number in _until_stopped(numbers, found):
                 for way in order.sample(plan.ways, len(plan.ways)):
-                    sample = await measure(session, plan, way, number, clock)
+                    sample = await measure(session, plan.ask(way, number), clock)
                     found.add(sample)
                     on_sample(sample)
 

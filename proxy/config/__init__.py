@@ -1,6 +1,6 @@
 """Every setting: its name, unit, default and check; `load` reads them, nothing changes them after.
 
-models      the settings themselves: look here first; then routes, patience
+models      the settings themselves: look here first; then routes, params, patience
 load        file, environment and command line -> `Config`, or a `ConfigError` with all problems
 yaml_file   YAML with the line of every key
 problems    what is wrong, in words
@@ -19,12 +19,12 @@ from proxy.config.models import (
     PoolSettings,
     Server,
 )
+from proxy.config.params import UNTOUCHABLE, Cap, Params
 from proxy.config.patience import Admission, Attempts, Breaker, Hedge
 from proxy.config.problems import ConfigError, Problem
 from proxy.config.routes import (
     Candidate,
     Match,
-    Params,
     RouteRule,
     StreamSettings,
     Timeouts,
@@ -32,11 +32,13 @@ from proxy.config.routes import (
 from proxy.config.secret import Secret
 
 __all__ = [
+    "UNTOUCHABLE",
     "Admin",
     "Admission",
     "Attempts",
     "Breaker",
     "Candidate",
+    "Cap",
     "Config",
     "ConfigError",
     "Endpoint",

@@ -59,6 +59,8 @@ def bundled(name: str) -> Path:
 def _problem(document: Document, loc: Loc, text: str) -> Problem:
     if loc == ("endpoints",) and text == "missing":
         text += ENDPOINTS_EXAMPLE
+    if loc and loc[-1] == "[key]":  # pydantic's word for "the key itself, not what it holds"
+        loc = loc[:-1]
     line, where = document.line(loc), dotted(loc)
     if line == _COMMAND_LINE:
         where += ", given on the command line"
@@ -82,7 +84,7 @@ def _overridden(document: Document, overrides: Mapping[str, object]) -> Document
 def _across(data: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
     yield from _repeated_names(data, "endpoints")
     yield from _repeated_names(data, "routes")
-    yield from _unknown_endpoints(data)
+    yield from _unknown_endpoints_and_keys(data)
     server, admin = _port(data, "server", 8080), _port(data, "admin", 9090)
     if server == admin != 0:
         yield ("admin", "port"), f"found {admin}, the data port too; the two must differ"
@@ -100,14 +102,28 @@ def _repeated_names(data: dict[str, Any], section: str) -> Iterator[tuple[Loc, s
         seen.setdefault(name, index)
 
 
-def _unknown_endpoints(data: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
-    names = [str(item.get("name")) for _, item in _mappings(data, "endpoints")]
+def _unknown_endpoints_and_keys(data: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
+    endpoints = {str(item.get("name")): item for _, item in _mappings(data, "endpoints")}
     for route_index, route in _mappings(data, "routes"):
         for index, candidate in _mappings(route, "candidates"):
-            name = candidate.get("endpoint")
-            if isinstance(name, str) and name not in names:
-                text = f"there is no endpoint {name!r}; known: {', '.join(names) or 'none'}"
-                yield ("routes", route_index, "candidates", index, "endpoint"), text
+            loc: Loc = ("routes", route_index, "candidates", index)
+            name, group = candidate.get("endpoint"), candidate.get("keys")
+            if isinstance(name, str) and name not in endpoints:
+                text = f"there is no endpoint {name!r}; known: {', '.join(endpoints) or 'none'}"
+                yield (*loc, "endpoint"), text
+            elif isinstance(group, str) and name is None:
+                text = "needs an endpoint beside it: the one that has these key_groups"
+                yield (*loc, "keys"), text
+            elif isinstance(group, str) and isinstance(name, str):
+                yield from _unknown_group((*loc, "keys"), group, endpoints[name])
+
+
+def _unknown_group(loc: Loc, group: str, endpoint: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
+    groups = endpoint.get("key_groups", {})
+    if isinstance(groups, dict) and group not in groups:
+        known = ", ".join(map(str, groups)) or "none; add key_groups to the endpoint"
+        name = endpoint["name"]
+        yield loc, f"endpoint {name!r} has no key group {group!r}; known: {known}"
 
 
 def _mappings(data: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -6,12 +6,10 @@ that belongs to a later version is refused as such, never ignored.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import (
     Field,
-    JsonValue,
     PrivateAttr,
     ValidationInfo,
     field_validator,
@@ -19,8 +17,8 @@ from pydantic import (
 )
 
 from proxy.config import origin
-from proxy.config.patience import Admission, Attempts
-from proxy.config.routes import Commit, HedgeOrOff, RouteRule, StreamSettings, Timeouts
+from proxy.config.patience import Admission, Attempts, Hedge, HedgeOrOff
+from proxy.config.routes import Commit, RouteRule, StreamSettings, Timeouts
 from proxy.config.secret import Secret
 from proxy.config.types import (
     OFF,
@@ -33,7 +31,7 @@ from proxy.config.types import (
     Port,
     Section,
 )
-from proxy.config.units import Bytes, BytesOrZero, Percentile, Seconds, SecondsOrZero
+from proxy.config.units import Bytes, BytesOrZero, Seconds, SecondsOrZero
 
 S = TypeVar("S", bound=Section)
 
@@ -133,8 +131,21 @@ class Endpoint(Section):
             raise ValueError("api_key is given too; put that key into the list")
         return keys
 
+    @field_validator("key_groups")
+    @classmethod
+    def _no_empty_group(
+        cls, groups: dict[str, tuple[Secret, ...]]
+    ) -> dict[str, tuple[Secret, ...]]:
+        for name, keys in groups.items():
+            if not keys:
+                raise ValueError(f"{name} is empty; list at least one key, such as env:NAME")
+        return groups
+
     def keys(self, group: str | None = None) -> tuple[Secret, ...]:
-        """The endpoint's own keys, or those of a named group; empty: the caller's is forwarded."""
+        """The endpoint's own keys, or those of a named group; empty: the caller's is forwarded.
+
+        Raises KeyError for a group that is not there; `load` refuses settings that name one.
+        """
         if group is not None:
             return self.key_groups[group]
         return self.api_keys or (() if self.api_key is None else (self.api_key,))
@@ -235,7 +246,7 @@ class Config(Section):
                     "stream": _over(self.stream, rule.stream),
                     "attempts": _over(self.attempts, rule.attempts),
                     "admission": _over(self.admission, rule.admission),
-                    "hedge": self.hedge if rule.hedge is None else rule.hedge,
+                    "hedge": self._hedge_of(rule),
                     "commit": rule.commit or self.commit,
                 }
             )
@@ -244,9 +255,27 @@ class Config(Section):
         object.__setattr__(self, "routes", routes)
         return self
 
+    def _hedge_of(self, rule: RouteRule) -> HedgeOrOff:
+        if not isinstance(rule.hedge, Hedge):
+            return rule.hedge or self.hedge
+        if not isinstance(self.hedge, Hedge):
+            return rule.hedge
+        merged = _over(self.hedge, rule.hedge)
+        if merged.max < merged.min:
+            raise ValueError(
+                f"route {rule.name}: hedge.min is more than hedge.max; one of them comes from the"
+                " top level: say both in the route"
+            )
+        return merged
+
 
 def _over(base: S, own: S | None) -> S:
-    """`base` with what `own` was given explicitly."""
+    """`base` with what `own` was given explicitly, sections within it too."""
     if own is None:
         return base
-    return base.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
+    update = {}
+    for name in own.model_fields_set:
+        theirs, ours = getattr(base, name), getattr(own, name)
+        both = isinstance(theirs, Section) and isinstance(ours, Section)
+        update[name] = _over(theirs, ours) if both else ours
+    return base.model_copy(update=update)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from proxy.config.types import OFF, Count, CountOrZero, Section
-from proxy.config.units import Percentile, Seconds, SecondsOrZero, Share
+from proxy.config.problems import shown
+from proxy.config.types import Count, CountOrZero, OrOff, Section
+from proxy.config.units import DURATION, Percentile, Quantity, Seconds, SecondsOrZero, Share
 
 
 class Breaker(Section):
     """Leaves a candidate alone that fails again and again, and probes it back."""
 
     failures: Count = 5
-    """Failures in a row, or within `within`, that open it."""
+    """Failures in a row, all of them within `within`, that open it."""
     within: Seconds = 10.0
     """How long a failure counts."""
     open_for: Seconds = 5.0
@@ -32,7 +33,7 @@ class Attempts(Section):
     overload_wait: SecondsOrZero = 30.0
     """Before the only candidate is tried again after the platform said it is overloaded (1305).
     0: its error is the answer."""
-    breaker: Annotated[Breaker | Literal["off"], OFF] = Breaker()
+    breaker: Annotated[Breaker | Literal["off"], OrOff("{failures: 5}")] = Breaker()
     """Per candidate; `off` switches it off."""
 
 
@@ -52,16 +53,35 @@ class Hedge(Section):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.max < self.min:
-            raise ValueError("max is smaller than min")
+            least, most = map(Quantity(DURATION).text, (self.min, self.max))
+            raise ValueError(f"min, {least}, is more than max, {most}; lower min or raise max")
         return self
+
+
+HedgeOrOff = Annotated[Hedge | Literal["off"], OrOff("{after: p90}")]
+
+_LIMITS: Final = ("learned", "model", "off")
+_MOST_PLACES: Final = 10_000
+
+
+def _limit(value: object) -> object:
+    """One sentence for what the two halves of the union would tell in two."""
+    if value is False:  # YAML 1.1 reads a bare `off` so
+        return "off"
+    number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_PLACES
+    if number or value in _LIMITS:
+        return value
+    words = f"{', '.join(_LIMITS)} or a number from 1 to {_MOST_PLACES}"
+    raise ValueError(f"found {shown(value)}, must be {words}")
 
 
 class Admission(Section):
     """How many requests of one key may run on one model at once, and who waits how long."""
 
     limit: Annotated[
-        Annotated[int, Field(strict=True, ge=1, le=10_000)] | Literal["learned", "model", "off"],
-        OFF,
+        Annotated[int, Field(strict=True, ge=1, le=_MOST_PLACES)]
+        | Literal["learned", "model", "off"],
+        BeforeValidator(_limit),
     ] = "learned"
     """learned: found from the upstream's own refusals (1302). model: what the model's record says,
     learned where it is silent. A number: that many. off: no limit and no waiting."""

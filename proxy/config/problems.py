@@ -65,7 +65,7 @@ def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
         return str(context["error"])
     if kind == "missing":
         return "missing"
-    found = _shown(error["input"])
+    found = shown(error["input"])
     if kind in _WANTED:
         return f"found {found}, must be {_WANTED[kind]}"
     if kind == "literal_error":
@@ -116,7 +116,7 @@ _WANTED: Final = {
 }
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """`value` for a message: numbers and short text as they are, the rest only by kind."""
     if value is None:
         return "nothing"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, JsonValue, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from proxy.config.patience import Admission, Attempts, Hedge
-from proxy.config.types import OFF, Count, CountOrZero, Flag, Name, Section
+from proxy.config.params import Params
+from proxy.config.patience import Admission, Attempts, HedgeOrOff
+from proxy.config.types import Count, CountOrZero, Flag, Name, Section
 from proxy.config.units import Bytes, BytesOrZero, Percentile, Seconds, SecondsOrZero
-
-Fields = dict[str, JsonValue]
 
 
 class StreamSettings(Section):
@@ -54,14 +54,18 @@ class Timeouts(Section):
     """For the whole answer."""
 
 
+# Printed settings say nothing where a file may say nothing only by leaving the key out.
+Patterns = Annotated[tuple[str, ...], Field(exclude_if=operator.not_)]
+
+
 class Match(Section):
     """Which requests a route takes: all conditions that are given must hold."""
 
     later: ClassVar[frozenset[str]] = frozenset({"key"})
 
-    model: tuple[str, ...] = ()
+    model: Patterns = ()
     """Shell patterns for the model asked for."""
-    path: tuple[str, ...] = ()
+    path: Patterns = ()
     """Shell patterns for the request's path."""
     header: dict[str, str] = Field(default_factory=dict)
     """Header name to shell pattern of its value."""
@@ -101,41 +105,10 @@ class Candidate(Section):
     model: Annotated[str, Field(min_length=1)] | None = None
     endpoint: Name | None = None
     keys: Name | None = None
-    """One of the endpoint's key_groups."""
-
-
-Count1M = Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
-
-
-class Params(Section):
-    """Request fields a route sets: `fill` where the caller is silent, `force` always."""
-
-    fill: Fields = Field(default_factory=dict)
-    force: Fields = Field(default_factory=dict)
-    cap: dict[Literal["max_tokens"], Count1M] = Field(default_factory=dict)
-    """Most the caller may ask for; also what is asked where the caller is silent."""
-    drop_unused_tools: Flag = False
-    """Leave `tools` out where the caller says `tool_choice: none`: the prompt gets shorter."""
-
-    @field_validator("fill", "force")
-    @classmethod
-    def _allowed(cls, fields: Fields) -> Fields:
-        refused = sorted(fields.keys() & {"messages", "model", "stream"})
-        if refused:
-            raise ValueError(f"must not set {', '.join(refused)}; a model is set by candidates")
-        return fields
-
-    @field_validator("force")
-    @classmethod
-    def _one_of_both(cls, force: Fields, info: ValidationInfo) -> Fields:
-        both = sorted(force.keys() & info.data.get("fill", {}).keys())
-        if both:
-            raise ValueError(f"{', '.join(both)} is also in fill; keep one")
-        return force
+    """One of the endpoint's key_groups; without it, the endpoint's own key or keys."""
 
 
 Commit = Literal["late", "early"]
-HedgeOrOff = Annotated[Hedge | Literal["off"], OFF]
 
 
 class RouteRule(Section):
@@ -164,7 +137,7 @@ class RouteRule(Section):
     admission: Admission | None = None
     """Admission that differs from the top level's."""
     hedge: HedgeOrOff | None = None
-    """Hedging; without it the top level's. off: none."""
+    """Hedging that differs from the top level's. off: none."""
     commit: Commit | None = None
     """When the status is sent; without it the top level's."""
     share: Flag = False

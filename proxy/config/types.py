@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -13,19 +14,25 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
 )
+from pydantic_core import CoreSchema, core_schema
 
+from proxy.config.problems import shown
 from proxy.config.secret import Sources
-from proxy.config.units import Quantity
+from proxy.config.units import Quantity, Rank
 
 
 def _show_units(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Write the defaults of quantities into the JSON schema as a file would say them."""
     for name, field in model.model_fields.items():
-        quantity = next((m for m in field.metadata if isinstance(m, Quantity)), None)
-        if quantity is not None and isinstance(field.default, int | float):
-            schema["properties"][name]["default"] = quantity.text(field.default)
+        unit = next((m for m in field.metadata if isinstance(m, Quantity | Rank)), None)
+        if unit is not None and isinstance(field.default, int | float):
+            schema["properties"][name]["default"] = unit.text(field.default)
 
 
 class Section(BaseModel):
@@ -81,6 +88,47 @@ def _certificates(path: Path) -> Path:
 
 OFF: Final = BeforeValidator(_off)
 """For a choice that has `off` among its words."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrOff:
+    """For a section that the word `off` may stand for; its type says `Section | Literal["off"]`.
+
+    A union would tell each mistake twice, once for each of its halves.
+    """
+
+    example: str
+    """The section as a settings file would say it."""
+
+    def _read(
+        self, value: object, section: ValidatorFunctionWrapHandler
+    ) -> Section | Literal["off"]:
+        if value is False or value == "off":
+            return "off"
+        if not isinstance(value, dict | Section):
+            raise ValueError(f"found {shown(value)}, must be off or a mapping: {self.example}")
+        read: Section = section(value)
+        return read
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        section = handler.generate_schema(get_args(source)[0])
+        return core_schema.no_info_wrap_validator_function(
+            self._read,
+            section,
+            serialization=core_schema.wrap_serializer_function_ser_schema(_shown, schema=section),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [handler(schema), {"const": "off"}]}
+
+
+def _shown(value: Section | Literal["off"], section: SerializerFunctionWrapHandler) -> object:
+    return value if value == "off" else section(value)
+
 
 Name = Annotated[str, AfterValidator(_name)]
 Flag = Annotated[bool, Field(strict=True)]

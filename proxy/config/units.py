@@ -16,10 +16,7 @@ from typing import Annotated, Any, Final
 from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    PlainSerializer,
-    PlainValidator,
     ValidationInfo,
-    WithJsonSchema,
 )
 from pydantic_core import CoreSchema, core_schema
 
@@ -92,21 +89,19 @@ class Quantity:
         """The number as a settings file would say it: the largest unit that keeps it whole."""
         if number == 0:
             return 0
+        smallest, least = next(iter(self.unit.units.items()))
+        # Rounded, because 0.1 / 0.001 is not 100 in binary.
+        count = round(number / least, 6)
         for name, factor in reversed(tuple(self.unit.units.items())):
-            # Rounded, because 0.1 / 0.001 is not 100 in binary.
-            count = round(number / factor, 6)
-            if count == int(count):
-                return f"{int(count)}{name}"
-        smallest, factor = next(iter(self.unit.units.items()))
-        return f"{number / factor:g}{smallest}"
+            times = round(factor / least)
+            if count % times == 0:
+                return f"{int(count // times)}{name}"
+        return f"{count:f}".rstrip("0") + smallest
 
     def _number(self, value: object, *, strict: bool) -> float:
         if isinstance(value, int | float) and not isinstance(value, bool):
             if value != 0 and strict:
-                raise ValueError(
-                    f"found {value!r} without a unit; write {value!r}{self.unit.usual}, or"
-                    f" another unit of {', '.join(self.unit.units)}"
-                )
+                raise ValueError(f"found {value!r} without a unit; {self._with_unit(value)}")
             return value
         if not isinstance(value, str):
             raise ValueError(f"must be {self.unit.word}, such as {self.unit.example}")
@@ -116,6 +111,13 @@ class Quantity:
             found = f"found {value!r}, " if len(value) <= 24 else ""
             raise ValueError(f"{found}must be {self.unit.word}, such as {self.unit.example}")
         return float(match["number"]) * factor
+
+    def _with_unit(self, value: float) -> str:
+        """What to write for a bare number."""
+        if len(self.unit.units) == 1:  # 0.05 is as likely to be meant as 5
+            return f"write {self.unit.word} such as {self.unit.example}"
+        units = ", ".join(self.unit.units)
+        return f"write {value!r}{self.unit.usual}, or another unit of {units}"
 
     def _validate(self, value: object, info: ValidationInfo) -> float:
         return self.read(value, strict=info.context is not None)
@@ -148,21 +150,55 @@ Share = Annotated[float, Quantity(SHARE, zero=True)]
 """0.05 for `5%`."""
 
 
-def _percentile(value: object) -> float:
-    if isinstance(value, float) and 0 < value < 1:
-        return value
-    match = _PERCENTILE.fullmatch(value) if isinstance(value, str) else None
-    if match is None or not 0 < float(match[1]) < 100:
-        raise ValueError("must be a percentile, such as p50, p90 or p99.5")
-    return round(float(match[1]) / 100, 6)
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """Annotation of a setting that is a percentile: 0.9 for `p90`."""
+
+    def read(self, value: object, *, strict: bool) -> float:
+        """The share of values below it. `strict`: only text. Raises ValueError."""
+        if isinstance(value, float) and 0 < value < 1 and not strict:
+            return value
+        match = _RANK.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None or not float(match[1]):
+            short = isinstance(value, int | float) or (isinstance(value, str) and len(value) <= 24)
+            found = f"found {value!r}, " if short else ""
+            raise ValueError(f"{found}must be a percentile, such as p50, p90 or p99.5")
+        return round(float(match[1]) / 100, 6)
+
+    def text(self, share: float) -> str:
+        """The percentile as a settings file would say it."""
+        return f"p{round(share * 100, 3):g}"
+
+    def _validate(self, value: object, info: ValidationInfo) -> float:
+        return self.read(value, strict=info.context is not None)
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            self._validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                self.text, when_used="json"
+            ),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "string", "pattern": r"^p\d{1,2}(\.\d{1,3})?$"}
 
 
-_PERCENTILE: Final = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,3})?)")
+_RANK: Final = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,3})?)")
 
-Percentile = Annotated[
-    float,
-    PlainValidator(_percentile),
-    PlainSerializer(lambda share: f"p{share * 100:g}", when_used="json"),
-    WithJsonSchema({"type": "string", "pattern": r"^p\d{1,2}(\.\d{1,3})?$"}),
-]
+Percentile = Annotated[float, Rank()]
 """0.9 for `p90`."""
+
+
+def as_duration(text: str) -> float:
+    """Seconds, from where a person may leave the unit out: `250ms`, `5s`, or `5` for seconds.
+
+    Raises ValueError, whose text says what was found and what to write.
+    """
+    number = text.strip()
+    bare = re.fullmatch(r"[0-9]{1,15}(?:\.[0-9]{1,9})?", number)
+    return Quantity(DURATION).read(f"{number}s" if bare else number, strict=True)

@@ -75,7 +75,8 @@ class Record:
     outcome: str
     """`completed`, `client_gone`, `upstream_failed` (it told an error) or an error's code."""
     stage: str
-    """How far it came: `reading`, `routing`, `connecting`, `waiting`, `streaming` or `done`."""
+    """How far it came: `reading`, `routing`, `admission`, `pausing`, `connecting`, `waiting`,
+    `streaming` or `done`."""
     timeline: Timeline
     attempts: tuple[AttemptRecord, ...]
     usage: Usage | None

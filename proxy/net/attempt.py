@@ -17,7 +17,6 @@ from collections.abc import Callable
 from proxy.core.flow.patience import Due, Limits, Marks, next_due
 from proxy.core.flow.pipe import Pipe
 from proxy.core.flow.timeline import Timeline
-from proxy.core.record import AttemptRecord
 from proxy.core.wire.inflate import ENCODINGS, Inflate
 from proxy.core.wire.sse import comment
 from proxy.errors import (
@@ -25,6 +24,7 @@ from proxy.errors import (
     ClientGone,
     EmptyStream,
     FirstTokenTimeout,
+    HeadersTimeout,
     IdleTimeout,
     ProxyError,
     Refused,
@@ -54,6 +54,7 @@ class Attempt:
         "_client",
         "_flow",
         "_flush_timer",
+        "_hold",
         "_inflate",
         "_last_write",
         "_limits",
@@ -64,7 +65,6 @@ class Attempt:
         "_result",
         "_size",
         "_streaming",
-        "_timeline",
         "_waiter",
         "_watchdog",
         "_write",
@@ -80,10 +80,16 @@ class Attempt:
         "reused",
         "sent",
         "started",
+        "timeline",
     )
 
-    def __init__(self, pipe: Pipe | None, timeline: Timeline, limits: Limits) -> None:
+    def __init__(
+        self, pipe: Pipe | None, timeline: Timeline, limits: Limits, *, hold: bool = False
+    ) -> None:
+        """`hold`: another attempt could still take over, so an event that only opens an answer
+        is no reason yet to commit to this one."""
         self.pipe = pipe
+        self.timeline = timeline
         self.head: Head | None = None
         self.first: list[bytes] = []
         """Whole events that came before the commit."""
@@ -96,8 +102,8 @@ class Attempt:
         self.first_byte: float | None = None
         self.closed_at: float | None = None
         self.heartbeats = 0
+        self._hold = hold
         self._loop = asyncio.get_running_loop()
-        self._timeline = timeline
         self._limits = limits
         self._flow: Flow | None = None
         self._streaming = False
@@ -126,12 +132,22 @@ class Attempt:
 
     async def answered(self) -> None:
         """Wait for the first useful event, or for a whole answer. Raises the attempt's error."""
-        pipe = self.pipe
-        while not self._over and not (pipe is not None and pipe.useful):
+        while not self._over and not self._begun:
             self._waiter = self._loop.create_future()
             await self._waiter
-        if self._result is not None and not (pipe is not None and pipe.useful):
+        if self._result is not None and not self._begun:
             raise self._result
+
+    @property
+    def _begun(self) -> bool:
+        """Whether the answer has begun, as far as somebody waits for it."""
+        pipe = self.pipe
+        return pipe is not None and (pipe.decisive if self._hold else pipe.useful)
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more comes."""
+        return self._over
 
     @property
     def is_stream(self) -> bool:
@@ -143,17 +159,18 @@ class Attempt:
         return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
 
     async def stream_into(
-        self, write: Callable[[list[bytes], bool], None], client: Writer
+        self, write: Callable[[list[bytes], bool], None], client: Writer | None
     ) -> ProxyError | None:
         """Send every event to `write` until the end. The answer is what went wrong, or None.
 
-        The call of `write` that brings the end event has `last` set.
+        The call of `write` that brings the end event has `last` set. `client` is who reads what is
+        written; without one nobody waits, and no heartbeat is sent.
         """
         assert self.pipe is not None
         self._write = write
         self._client = client
         self._last_write = time.monotonic()
-        if client.paused_since is not None:  # by what an answer before this one left unread
+        if client is not None and client.paused_since is not None:  # by what an answer before this one left unread
             self.flow(True)
         first, self.first = self.first, []
         write(first, self.pipe.ended)
@@ -188,22 +205,6 @@ class Attempt:
             self._size = 0
         else:
             self._cancel()
-
-    def record(self, endpoint: str, model: str) -> AttemptRecord:
-        """The attempt as it ended."""
-        return AttemptRecord(
-            endpoint=endpoint,
-            model=model,
-            outcome=self.outcome,
-            status=None if self.head is None else self.head.status,
-            protocol=self.protocol,
-            reused=self.reused,
-            started=self.started,
-            sent=self.sent,
-            headers=self.headers_at,
-            first_byte=self.first_byte,
-            ended=self.started if self.closed_at is None else self.closed_at,
-        )
 
     def _cancel(self) -> None:
         flow, self._flow = self._flow, None
@@ -257,11 +258,10 @@ class Attempt:
         if write is None:
             self.first += events
             self._size += len(data)
-            if pipe.useful:
+            if self._begun:
                 self._wake()
-            elif self._size > _SMALL_TALK:  # nothing that anybody waits for
-                self.first.clear()
-                self._size = 0
+            elif self._size > _SMALL_TALK:
+                self._too_much_talk()
         elif events or pipe.ended:
             self._last_write = now
             write(events, pipe.ended)
@@ -308,6 +308,16 @@ class Attempt:
             self.fail(AnswerTooLarge("the upstream's answer is over the limit"))
         else:
             self._parts.append(data)
+
+    def _too_much_talk(self) -> None:
+        """So much came and nothing that anybody waits for."""
+        assert self.pipe is not None
+        if self.pipe.useful:  # it opened an answer: let the client have it
+            self._hold = False
+            self._wake()
+        else:
+            self.first.clear()
+            self._size = 0
 
     def _drain(self, data: bytes) -> None:
         """After the end event nothing is worth reading; a little is, to keep the connection."""
@@ -369,7 +379,8 @@ class Attempt:
         pipe, client = self.pipe, self._client
         marks = Marks(
             sent=self.started if self.sent is None else self.sent,
-            awaiting_token=pipe is not None and self._timeline.first_token is None,
+            awaiting_head=self.head is None,
+            awaiting_token=pipe is not None and self.timeline.first_token is None,
             last_useful=None if pipe is None else pipe.last_useful,
             last_write=None if client is None else self._last_write,
             paused_since=None if client is None else client.paused_since,
@@ -381,6 +392,8 @@ class Attempt:
         match due:
             case Due.TOTAL:
                 self.fail(TotalTimeout(f"the answer was not whole after {limits.total:g} s"))
+            case Due.HEADERS:
+                self.fail(HeadersTimeout(f"no response head came within {limits.headers:g} s"))
             case Due.FIRST_TOKEN:
                 self.fail(FirstTokenTimeout(f"no token came within {limits.first_token:g} s"))
             case Due.IDLE:

@@ -154,6 +154,11 @@ class Client:
         self.on_flow: Callable[[bool], None] | None = None
 
     @property
+    def peer(self) -> str:
+        """The address it calls from."""
+        return self._request.remote or ""
+
+    @property
     def method(self) -> str:
         return self._request.method
 

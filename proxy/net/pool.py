@@ -85,6 +85,7 @@ class Pool:
         self._failures = 0
         self._retry_at = 0.0
         self._retest_at = 0.0
+        self._tcp: float | None = None
         self._share = pooling.Share(settings.streams_per_connection, peer_limit=None)
         self._due: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -143,6 +144,13 @@ class Pool:
             waiting=len(self._line) + self._line.promised,
             failures=self._failures,
         )
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds to the peer and back: the least that a PING of an open connection took, else
+        what the latest connection took by TCP; None before the first."""
+        rtts = [member.connection.rtt for member in self._members]
+        return min((rtt for rtt in rtts if rtt is not None), default=self._tcp)
 
     async def close(self) -> None:
         """Break every connection, end every task and every wait. May be called again."""
@@ -314,6 +322,7 @@ class Pool:
                 " and pool.http2 is always; set it to auto or off"
             )
         now = time.monotonic()
+        self._tcp = phases.tcp
         expires = now + pooling.lifetime(self._settings.max_age, self._random.random())
         if connection is None:
             self.speaks = HTTP1

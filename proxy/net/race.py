@@ -1,31 +1,126 @@
-"""Run attempts until one has a first event.
+"""Run the attempts of one exchange: one after the other, or one beside another that is late.
 
-Today that is one attempt at a time: what the upstream provably did not process (`Refused`) is
-sent again at once, on another connection. Everything else is the exchange's answer.
+What follows a failure, and whether a late attempt gets another beside it, is the runner's to say
+(`proxy.pursuit`). Here is only the waiting: without hedging no task is made at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from typing import Generic, Protocol, TypeVar
 
-from proxy.errors import Refused
-from proxy.net.attempt import Attempt
-
-_RESENDS = 3
-"""A rolling upstream may refuse a request more than once in a row; a broken one always does."""
+from proxy.core.policy.course import Start
 
 
-async def first_answer(start: Callable[[], Awaitable[Attempt]]) -> Attempt:
-    """The first attempt that has something to say. Raises the last attempt's error."""
-    for _ in range(_RESENDS):
+class Running(Protocol):
+    """One attempt, as far as a race knows it."""
+
+    @property
+    def has_failed(self) -> bool:
+        """It is over, and nothing of it is an answer."""
+
+    def close(self) -> None:
+        """End it; the upstream is told. Idempotent."""
+
+
+L = TypeVar("L", bound=Running)
+
+
+class Runner(Protocol[L]):
+    """What decides, and what makes attempts."""
+
+    def prepare(self, start: Start) -> L:
+        """A lane for an attempt that is about to be made."""
+
+    async def run(self, lane: L) -> None:
+        """Make it and wait until it has something to say, or has failed. Raises nothing else."""
+
+    def after(self, lane: L) -> Start | None:
+        """What follows its failure; None: nothing."""
+
+    def late_in(self) -> float | None:
+        """Seconds until the running attempt is late; None: it will not be hedged."""
+
+    def beside(self) -> L | None:
+        """A lane beside the late one, if there is to be one."""
+
+
+class Racing(Generic[L]):
+    """One race; `runner` decides."""
+
+    def __init__(self, runner: Runner[L]) -> None:
+        self._runner = runner
+        self._tasks: dict[asyncio.Task[None], L] = {}
+
+    async def one_by_one(self, first: Start) -> L:
+        """The first lane that has an answer; else the one whose failure is the answer."""
+        runner, start = self._runner, first
+        while True:
+            if start.pause:
+                await asyncio.sleep(start.pause)
+            lane = runner.prepare(start)
+            await runner.run(lane)
+            following = runner.after(lane) if lane.has_failed else None
+            if following is None:
+                return lane
+            lane.close()
+            start = following
+
+    async def hedged(self, first: Start) -> L:
+        """As `one_by_one`, with another lane beside the first when that is late."""
         try:
-            return await _answered(start)
-        except Refused:
-            continue
-    return await _answered(start)
+            self._begin(self._runner.prepare(first), first.pause)
+            while True:
+                done, _ = await asyncio.wait(
+                    self._tasks,
+                    timeout=self._runner.late_in() if len(self._tasks) == 1 else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if not done:
+                    beside = self._runner.beside()
+                    if beside is not None:
+                        self._begin(beside, 0.0)
+                    continue
+                winner = self._judge([self._finished(task) for task in done])
+                if winner is not None:
+                    return winner
+        finally:
+            await self._end()
 
+    def _begin(self, lane: L, pause: float) -> None:
+        task = asyncio.get_running_loop().create_task(self._paused(lane, pause))
+        self._tasks[task] = lane
 
-async def _answered(start: Callable[[], Awaitable[Attempt]]) -> Attempt:
-    attempt = await start()
-    await attempt.answered()
-    return attempt
+    async def _paused(self, lane: L, pause: float) -> None:
+        if pause:
+            await asyncio.sleep(pause)
+        await self._runner.run(lane)
+
+    def _finished(self, task: asyncio.Task[None]) -> L:
+        lane = self._tasks.pop(task)
+        task.result()  # a defect of ours is raised here
+        return lane
+
+    def _judge(self, lanes: list[L]) -> L | None:
+        """The lane that ends the race, if one of these does; the others of them are closed."""
+        winner = next((lane for lane in lanes if not lane.has_failed), None)
+        for lane in lanes:
+            if lane is winner:
+                continue
+            following = self._runner.after(lane) if winner is None and not self._tasks else None
+            if winner is None and not self._tasks and following is None:
+                winner = lane  # its failure is the answer
+                continue
+            lane.close()
+            if following is not None:
+                self._begin(self._runner.prepare(following), following.pause)
+        return winner
+
+    async def _end(self) -> None:
+        """Nothing outlives its race: the losers are cancelled, and have ended when this returns."""
+        tasks, self._tasks = self._tasks, {}
+        for task, lane in tasks.items():
+            task.cancel()
+            lane.close()
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)

@@ -73,12 +73,19 @@ class Upstream:
         self._scheme = origin.scheme.encode("ascii")
         self._pumps: set[asyncio.Task[None]] = set()
 
-    async def open(self, outgoing: Outgoing, sink: StreamSink) -> None:
-        """Send; the answer goes to `sink`.
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds: the latest PING's, else what opening a connection by TCP took; None: unknown."""
+        return self.pool.round_trip
+
+    async def open(
+        self, outgoing: Outgoing, sink: StreamSink, deadline: float | None = None
+    ) -> None:
+        """Send; the answer goes to `sink`. `deadline`: a `time.monotonic()` value for a connection.
 
         Raises ConnectFailed, ConnectTimeout, PoolExhausted, Refused: nothing was sent.
         """
-        connection = await self.acquire(len(outgoing.body))
+        connection = await self.acquire(len(outgoing.body), deadline)
         if connection is None:
             self._open_http1(outgoing, sink)
             return
@@ -87,12 +94,12 @@ class Upstream:
         stream = connection.request(headers, sink, outgoing.body)
         sink.opened(stream, "h2", reused=reused)
 
-    async def acquire(self, size: int) -> Connection | None:
+    async def acquire(self, size: int, deadline: float | None = None) -> Connection | None:
         """A connection for a body of `size` bytes, or None: send it over HTTP/1.1.
 
         Raises ConnectFailed, ConnectTimeout, PoolExhausted. Use it before the next `await`.
         """
-        connection = await self.pool.acquire(None)
+        connection = await self.pool.acquire(deadline)
         if connection is not None and self._better_over_http1(size, connection):
             return None
         return connection

@@ -11,6 +11,11 @@ JSON fields. All are always there; `null` is "not reached" or "not known". `_s` 
     requested_model     what the client asked for
     served_model        what was sent to the upstream
     endpoint            where the answer came from
+    reason              why this candidate was first, in one word
+    changes             what the route changed in the request: `model`, `thinking=disabled`
+    predicted_s         first content that was expected of the candidate chosen first
+    decisions           about attempts, in order: `retry_overload:1305`, `hedge_started`
+    shared              it read the answer to an identical request in flight
     stream              whether the answer was a stream
     status              what the client got; null: it left before
     outcome             completed, client_gone, upstream_failed or an error's code
@@ -30,9 +35,12 @@ JSON fields. All are always there; `null` is "not reached" or "not known". `_s` 
     heartbeats          comments written while the stream was silent
     key                 fingerprint of the caller's key, different in each process
     attempt_count       requests to endpoints
-    attempts            for each: endpoint, model, outcome, status, protocol, reused,
-                        connect_s (start -> sent), headers_s and first_byte_s (since sent),
-                        duration_s (start -> end)
+    attempts            for each: endpoint, model, role (first, retry, failover, hedge), won (its
+                        answer is the client's), outcome, status, upstream_code, protocol, reused,
+                        waited_s (for admission, before the start), connect_s (start -> sent),
+                        headers_s, first_byte_s and first_token_s (since sent), duration_s
+                        (start -> end), lost_input_tokens and lost_output_tokens (of one that did
+                        not win: billed and read by nobody)
 
 Never in a line: prompt, answer, key, query string, header values.
 """
@@ -101,6 +109,11 @@ def json_line(record: Record, now: float) -> bytes:
         "requested_model": plain(record.requested_model),
         "served_model": plain(record.served_model),
         "endpoint": record.endpoint,
+        "reason": record.reason,
+        "changes": [_change(change) for change in record.changes],
+        "predicted_s": _seconds(record.predicted),
+        "decisions": [plain(decision) for decision in record.decisions],
+        "shared": record.shared,
         "stream": record.stream,
         "status": record.status,
         "outcome": record.outcome,
@@ -143,6 +156,8 @@ def text_line(record: Record, now: float) -> bytes:
         plain(record.path, _PATH_LIMIT),
         asked if asked == served or served is None else f"{asked or ''}>{served}",
         record.endpoint,
+        f"reason={record.reason}" if record.reason is not None else None,
+        "shared" if record.shared else None,
         _span("ttfb", record.ttfb),
         _span("ttft", record.ttft),
         _span("content", record.first_content),
@@ -150,7 +165,7 @@ def text_line(record: Record, now: float) -> bytes:
         f"events={record.timeline.events}" if record.timeline.events else None,
         f"in={usage.input_tokens}" if usage.input_tokens is not None else None,
         f"out={usage.output_tokens}" if usage.output_tokens is not None else None,
-        f"attempts={len(record.attempts)}" if len(record.attempts) > 1 else None,
+        f"attempts={_roles(record.attempts)}" if len(record.attempts) > 1 else None,
         f"stage={record.stage}" if record.outcome != "completed" else None,
         f"upstream={plain(record.upstream_code)}" if record.upstream_code else None,
         f"id={identifier(record.request_id)}",
@@ -159,19 +174,38 @@ def text_line(record: Record, now: float) -> bytes:
     return (" ".join(part for part in parts if part) + "\n").encode()
 
 
+def _change(change: str) -> str:
+    """Name and value each by itself: together they would look like a key."""
+    name, equals, value = change.partition("=")
+    return f"{plain(name)}{equals}{plain(value)}"
+
+
+def _roles(attempts: tuple[AttemptRecord, ...]) -> str:
+    """`first,hedge*`: the attempts in order, a star at the one that answered."""
+    return ",".join(f"{one.role}*" if one.won else one.role for one in attempts)
+
+
 def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
     sent = attempt.sent
+    lost = _NO_USAGE if attempt.won or attempt.usage is None else attempt.usage
     return {
         "endpoint": attempt.endpoint,
         "model": plain(attempt.model),
+        "role": attempt.role,
+        "won": attempt.won,
         "outcome": attempt.outcome,
         "status": attempt.status,
+        "upstream_code": plain(attempt.upstream_code),
         "protocol": attempt.protocol,
         "reused": attempt.reused,
+        "waited_s": _seconds(attempt.waited),
         "connect_s": _between(attempt.started, sent),
         "headers_s": _between(sent, attempt.headers),
         "first_byte_s": _between(sent, attempt.first_byte),
+        "first_token_s": _between(sent, attempt.first_token),
         "duration_s": _between(attempt.started, attempt.ended),
+        "lost_input_tokens": lost.input_tokens,
+        "lost_output_tokens": lost.output_tokens,
     }
 
 

@@ -27,7 +27,7 @@ FIRST_TOKEN = (
     7.5, 10, 12.5, 15, 20, 25, 30, 45, 60, 120,
 )  # fmt: skip
 
-# One stage of an exchange: fewer, as there are nine of them for each model and endpoint.
+# One stage of an exchange: fewer, as there are ten of them for each model and endpoint.
 STAGE = (0.001, 0.005, 0.01, 0.04, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
 
 # Between events: PER_TOKEN with added jitter in front and stalls behind.
@@ -40,6 +40,10 @@ OVERHEAD = (
 
 # Opening a connection: a resolver on this machine up to a SYN that is sent again and again.
 CONNECT = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+# What came true of a prediction: 1 is exact, above 1 it came later than was said. As the prediction
+# has a confidence (by default nine in ten come in time), most values are below 1.
+PREDICTION = (0.1, 0.2, 0.3, 0.5, 0.75, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 5, 10)
 
 # Age of a connection when it was closed.
 AGE = (1, 5, 15, 30, 60, 120, 300, 600, 1200, 3600)

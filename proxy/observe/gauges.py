@@ -1,31 +1,55 @@
-"""Gauges that are read when somebody looks: pools, and lines that logs had to drop.
+"""Gauges that are read when somebody looks: pools, admission, breakers, dropped log lines.
 
 The figures come from functions given by the wiring, so that this room needs to know no pool.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from proxy.observe.labels import LabelNames, known
+
 Stats = Callable[[], Mapping[str, float]]
+Admission = Callable[[], Iterable[tuple[str, str, Mapping[str, float | None]]]]
+"""Endpoint, model, and its figures: see `_ADMISSION`."""
+Breakers = Callable[[], Iterable[tuple[str, str, str]]]
+"""Endpoint, model, and state: see `_STATES`."""
+
+_Place = tuple[str, str]
+"""An endpoint and a model, as label values."""
+_PLACE = ("endpoint", "served_model")
 
 _CONNECTIONS = {"open": "connections", "opening": "opening", "idle": "idle"}
 """The `state` label, and the figure of a pool it shows."""
 
+_ADMISSION = {
+    "waiting": "Requests that wait for a place of their key.",
+    "in_flight": "Requests that have a place.",
+    "limit": "Places that there are, of all keys together; absent while no limit is known.",
+    "resting_keys": "Keys that are not used for a while because the upstream turned them away.",
+}
+_STATES = {"closed": 0, "half_open": 1, "open": 2}
+"""How bad each state is."""
+
 
 class Watched(Collector):
-    """Shows what was put under `pools` (by endpoint) and `logs` (by name).
+    """Shows what was put under `pools` (by endpoint), `logs` (by name), `admission`, `breakers`.
 
     A scrape's text is made in a thread, and pools belong to the loop's: so `look` reads them there,
     and `collect` shows what was seen last.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: LabelNames) -> None:
         self.pools: dict[str, Stats] = {}
         self.logs: dict[str, Callable[[], int]] = {}
+        self.admission: Admission = tuple
+        self.breakers: Breakers = tuple
+        self._names = names
+        self._places: dict[_Place, dict[str, float | None]] = {}
+        self._states: dict[_Place, str] = {}
         self._stats: dict[str, Mapping[str, float]] = {}
         self._dropped: dict[str, int] = {}
 
@@ -33,9 +57,31 @@ class Watched(Collector):
         """Reads all figures. On the loop."""
         self._stats = {endpoint: read() for endpoint, read in self.pools.items()}
         self._dropped = {name: read() for name, read in self.logs.items()}
+        self._places = self._summed()
+        self._states = self._worst()
+
+    def _summed(self) -> dict[_Place, dict[str, float | None]]:
+        """A sum with something unlimited in it is unlimited."""
+        places: dict[_Place, dict[str, float | None]] = {}
+        for endpoint, model, figures in self.admission():
+            total = places.setdefault(self._place(endpoint, model), dict.fromkeys(_ADMISSION, 0))
+            for name, so_far in total.items():
+                more = figures[name]
+                total[name] = None if so_far is None or more is None else so_far + more
+        return places
+
+    def _worst(self) -> dict[_Place, str]:
+        states: dict[_Place, str] = {}
+        for endpoint, model, state in self.breakers():
+            place = self._place(endpoint, model)
+            states[place] = max(states.get(place, state), state, key=_STATES.__getitem__)
+        return states
+
+    def _place(self, endpoint: str, model: str) -> _Place:
+        return known(endpoint, self._names.endpoints), known(model, self._names.models)
 
     def collect(self) -> Iterator[Metric]:
-        stats = self._stats
+        stats, places = self._stats, self._places
         yield _connections(stats)
         yield _gauge(
             "glm_proxy_pool_streams",
@@ -56,6 +102,9 @@ class Watched(Collector):
             stats,
             "ping_round_trip",
         )
+        for figure, meaning in _ADMISSION.items():
+            yield _admission(figure, meaning, places)
+        yield _breakers(self._states)
         yield self._dropped_lines()
 
     def _dropped_lines(self) -> Metric:
@@ -90,4 +139,27 @@ def _gauge(
     for endpoint, figures in stats.items():
         if figure in figures:
             family.add_metric([endpoint], figures[figure])
+    return family
+
+
+def _admission(
+    figure: str, meaning: str, places: Mapping[_Place, Mapping[str, float | None]]
+) -> Metric:
+    family = GaugeMetricFamily(f"glm_proxy_admission_{figure}", meaning, labels=_PLACE)
+    for place, figures in places.items():
+        if (value := figures[figure]) is not None:
+            family.add_metric(place, value)
+    return family
+
+
+def _breakers(states: Mapping[_Place, str]) -> Metric:
+    family = GaugeMetricFamily(
+        "glm_proxy_breaker_state",
+        "1 for the state that a candidate's breaker is in: closed (it is asked), open (it is left"
+        " out after failures in a row), half_open (one attempt may try it).",
+        labels=(*_PLACE, "state"),
+    )
+    for place, state in states.items():
+        for one in _STATES:
+            family.add_metric((*place, one), float(one == state))
     return family

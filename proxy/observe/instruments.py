@@ -2,16 +2,18 @@
 
 OpenTelemetry's `gen_ai` names and attributes are used where they exist: `server` is what our
 caller saw, `client` what we saw of the upstream. The prefix `glm_proxy_` is for what they lack.
-Spans are defined in `proxy.core.record` and `proxy.core.flow.timeline`.
+Spans are defined in `proxy.core.record` and `proxy.core.flow.timeline`. What was decided has its
+metrics in `proxy.observe.decisions`, and what is read at a scrape in `proxy.observe.gauges`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from proxy.observe import buckets
+from proxy.observe.labels import NONE
 
 PROVIDER = "zhipu"
 """`gen_ai.provider.name`: the registry of well-known values has none for GLM; this one is ours."""
@@ -150,13 +152,13 @@ class Spans:
         self.stage = Histograms(
             registry,
             "glm_proxy_stage_seconds",
-            "Seconds a chat exchange spent in one stage, observed when the stage was left. Each"
-            " begins where the one before it ended: receive (body read and understood), route"
-            " (until the first attempt starts), retry (until the attempt that answered starts),"
-            " connect (until it is handed to a connection), upstream_headers (until its headers"
-            " come), first_byte (until its first body bytes come), commit (until status and first"
-            " event are written to the client), reasoning (until the first visible token), stream"
-            " (until the end).",
+            "Seconds a chat exchange spent in one stage, observed when it was left. Each begins"
+            " where the one before it ended: receive (body read and understood), route (until the"
+            " first attempt starts or waits), retry (until the one that answered does), admission"
+            " (until it starts, if it waited), connect (until it is handed to a connection),"
+            " upstream_headers (until its headers come), first_byte (until its first body bytes"
+            " come), commit (until status and first event are written to the client), reasoning"
+            " (until the first visible token), stream (until the end).",
             ("stage", "route", "served_model", "endpoint"),
             buckets.STAGE,
         )
@@ -208,14 +210,15 @@ class Counts:
         self.attempts = Counters(
             registry,
             "glm_proxy_attempts_total",
-            "Requests to upstream endpoints, by outcome; an exchange makes one or more.",
-            ("endpoint", "served_model", "outcome"),
+            "Requests to upstream endpoints, by role (first, retry of the same candidate, failover"
+            " to the next, hedge beside a late one) and outcome.",
+            ("endpoint", "served_model", "role", "outcome"),
         )
         self.leaves = Counters(
             registry,
             "glm_proxy_client_leaves_total",
-            "Exchanges whose client left, by how far they had come (reading, routing, connecting,"
-            " waiting, streaming, done).",
+            "Exchanges whose client left, by how far they had come (reading, routing, admission,"
+            " connecting, waiting, pausing, streaming, done).",
             ("stage", "route"),
         )
         self.tokens = Counters(
@@ -294,8 +297,19 @@ class Upstream:
         )
 
 
-def build(registry: CollectorRegistry, version: str) -> None:
-    """The version that runs, as a constant series."""
+def build(
+    registry: CollectorRegistry, version: str, endpoints: Iterable[str], regions: Mapping[str, str]
+) -> None:
+    """The version that runs and where the endpoints are, as constant series."""
     Info("glm_proxy_build", "The version of glm-proxy that runs.", registry=registry).info(
         {"version": version}
     )
+    where = Info(
+        "glm_proxy_endpoint",
+        "The upstream endpoints and the region that the configuration says each is in (none: it"
+        " says nothing).",
+        ["endpoint"],
+        registry=registry,
+    )
+    for endpoint in sorted(endpoints):
+        where.labels(endpoint).info({"region": regions.get(endpoint, NONE)})

@@ -6,19 +6,43 @@ so everything else becomes `other`, and what is absent `none`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from proxy.core.record import Record
+from proxy.core.record import Record, Usage
 from proxy.errors import ProxyError
 
 OTHER = "other"
 NONE = "none"
 
 KINDS = frozenset({"chat", "models", "passthrough"})
-STAGES = frozenset({"reading", "routing", "connecting", "waiting", "streaming", "done"})
+STAGES = frozenset(
+    {
+        *("reading", "routing", "admission", "connecting", "waiting", "pausing"),
+        *("streaming", "done"),
+    }
+)
 PROTOCOLS = frozenset({"h2", "http/1.1"})
+ROLES = frozenset({"first", "retry", "failover", "hedge"})
+REASONS = frozenset(
+    {"only", "order", "preferred", "fastest", "nearest", "sticky", "explore", "open"}
+)
+HEDGES = frozenset({"started", "denied_budget", "denied_admission", "denied_errors", "denied_slow"})
+"""What was decided about a second attempt beside the first; how it ended says its record."""
+RETRIES = frozenset(
+    {"key", "limit", "overload", "again", "elsewhere", "denied_budget", "denied_count"}
+)
+
+# Fields of a request that a route may be told to change; one that it takes away has a minus.
+_FIELDS = frozenset(
+    {
+        *("model", "thinking", "reasoning_effort", "temperature", "top_p", "do_sample"),
+        *("max_tokens", "max_completion_tokens", "stop", "tools", "tool_choice", "tool_stream"),
+        *("stream", "stream_options", "response_format", "metadata", "user_id"),
+    }
+)
+CHANGES = _FIELDS | {f"-{name}" for name in _FIELDS}
 
 # https://docs.bigmodel.cn/cn/faq/api-code and older tables of the same API.
 GLM_CODES = frozenset(
@@ -32,6 +56,11 @@ GLM_CODES = frozenset(
         *range(1300, 1306),
         *range(1308, 1322),
     )
+)
+
+# What an answer without a code is told by: statuses that say something to who may ask again.
+STATUSES = frozenset(
+    f"status_{status}" for status in (401, 403, 404, 408, 409, 429, 500, 502, 503, 504, 529)
 )
 
 
@@ -56,6 +85,16 @@ def status_class(status: int | None) -> str:
     if status is None:
         return NONE
     return f"{status // 100}xx" if 100 <= status < 600 else OTHER
+
+
+def token_counts(usage: Usage) -> tuple[tuple[str, int | None], ...]:
+    """What was counted, by the label `type`. cached is a part of input, reasoning of output."""
+    return (
+        ("input", usage.input_tokens),
+        ("output", usage.output_tokens),
+        ("cached", usage.cached_tokens),
+        ("reasoning", usage.reasoning_tokens),
+    )
 
 
 class Bounded:
@@ -96,14 +135,28 @@ class LabelNames:
     routes: frozenset[str]
     models: frozenset[str]
     endpoints: frozenset[str]
+    regions: Mapping[str, str] = field(default_factory=dict)
+    """Where an endpoint is, for those of which it was said."""
 
     @classmethod
-    def of(cls, *, routes: Iterable[str], models: Iterable[str], endpoints: Iterable[str]) -> Self:
+    def of(
+        cls,
+        *,
+        routes: Iterable[str],
+        models: Iterable[str],
+        endpoints: Iterable[str],
+        regions: Mapping[str, str | None] | None = None,
+    ) -> Self:
         """From any iterables. Always known are the routes that need no rule.
 
         These are `default`, and `none` for an exchange that ended before it was routed.
         """
-        return cls(frozenset({"default", NONE, *routes}), frozenset(models), frozenset(endpoints))
+        return cls(
+            frozenset({"default", NONE, *routes}),
+            frozenset(models),
+            frozenset(endpoints),
+            {name: region for name, region in (regions or {}).items() if region},
+        )
 
     def labels(self, record: Record) -> Labels:
         """The label values of a finished exchange."""

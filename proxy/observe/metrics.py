@@ -22,7 +22,8 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from proxy import __version__
 from proxy.core.record import AttemptRecord, Record, Usage
 from proxy.observe import labels
-from proxy.observe.gauges import Stats, Watched
+from proxy.observe.decisions import Decisions
+from proxy.observe.gauges import Admission, Breakers, Stats, Watched
 from proxy.observe.instruments import (
     PROVIDER,
     Counts,
@@ -62,8 +63,9 @@ class Metrics:
         self._spans = Spans(registry)
         self._counts = Counts(registry)
         self._upstream = Upstream(registry)
-        self._watched = Watched()
-        build(registry, __version__)
+        self._decisions = Decisions(registry, names)
+        self._watched = Watched(names)
+        build(registry, __version__, names.endpoints, names.regions)
         registry.register(self._watched)
         ProcessCollector(registry=registry)
         # For the whole process: creation times are one more series for each child.
@@ -95,6 +97,7 @@ class Metrics:
             self._spans.overhead.observe((of.kind, of.route, of.stream), overhead)
         for attempt in record.attempts:
             self._attempt(attempt, record)
+        self._decisions.finish(record, of)
         if record.kind == "chat":
             self._chat(record, of, outcome)
 
@@ -115,7 +118,8 @@ class Metrics:
         endpoint = known(attempt.endpoint, self._names.endpoints)
         model = known(attempt.model, self._names.models)
         outcome = known(attempt.outcome, self._outcomes)
-        self._counts.attempts.add((endpoint, model, outcome))
+        role = known(attempt.role, labels.ROLES)
+        self._counts.attempts.add((endpoint, model, role, outcome))
         if attempt.sent is not None:
             protocol = known(attempt.protocol, labels.PROTOCOLS)
             key = (endpoint, protocol, "true" if attempt.reused else "false")
@@ -154,12 +158,7 @@ class Metrics:
 
     def _tokens(self, record: Record, usage: Usage, of: Labels, operation: tuple[str, ...]) -> None:
         where = (of.route, of.requested_model, of.served_model, of.endpoint)
-        for kind, count in (
-            ("input", usage.input_tokens),
-            ("output", usage.output_tokens),
-            ("cached", usage.cached_tokens),
-            ("reasoning", usage.reasoning_tokens),
-        ):
+        for kind, count in labels.token_counts(usage):
             if count is not None:
                 self._counts.tokens.add((kind, *where), count)
         if usage.input_tokens is not None:
@@ -210,6 +209,24 @@ class Metrics:
         ping_round_trip (seconds). It is called on the loop at each scrape and must not block.
         """
         self._watched.pools[known(endpoint, self._names.endpoints)] = stats
+
+    def watch_admission(self, figures: Admission) -> None:
+        """Shows how requests queue for their keys.
+
+        `figures` tells for each endpoint and model: waiting, in_flight, limit (None: there is
+        none) and resting_keys. Rows of one endpoint and model are added up, as are all models
+        that are not known by name. It is called on the loop at each scrape and must not block.
+        """
+        self._watched.admission = figures
+
+    def watch_breakers(self, states: Breakers) -> None:
+        """Shows which candidates are left out after failures.
+
+        `states` tells endpoint, model and state: closed, half_open or open. Of several rows for
+        one endpoint and model (or for models that are not known) the worst is shown. It is called
+        on the loop at each scrape and must not block.
+        """
+        self._watched.breakers = states
 
     def watch_log(self, name: str, dropped: Callable[[], int]) -> None:
         """Shows how many lines the log `name` has dropped since the start."""

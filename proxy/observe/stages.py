@@ -25,10 +25,13 @@ def _marks(record: Record) -> Iterator[tuple[str, float | None]]:
     yield "receive", timeline.parsed
     answering = _answering(record)
     if record.attempts and timeline.parsed is not None:
-        yield "route", record.attempts[0].started
+        first = record.attempts[0]
+        yield "route", first.started - first.waited
     if answering is not None:
         if len(record.attempts) > 1:
-            yield "retry", answering.started
+            yield "retry", answering.started - answering.waited
+        if answering.waited > 0:
+            yield "admission", answering.started
         yield "connect", timeline.sent
         yield "upstream_headers", timeline.headers
         yield "first_byte", timeline.first_byte
@@ -39,7 +42,10 @@ def _marks(record: Record) -> Iterator[tuple[str, float | None]]:
 
 
 def _answering(record: Record) -> AttemptRecord | None:
-    """The attempt that the timeline's `sent` belongs to; of hedged ones the nearest."""
+    """The attempt that won; when none did, the one that the timeline's `sent` is nearest to."""
+    for attempt in record.attempts:
+        if attempt.won:
+            return attempt
     sent = record.timeline.sent
     if sent is None:
         return None

@@ -76,7 +76,10 @@ class Admission:
 
 
 class PrefixCache:
-    """The service's implicit prompt cache: how many tokens of a prompt's beginning it has seen."""
+    """The service's implicit prompt cache: how many tokens of a prompt's beginning it has seen.
+
+    Each account has its own.
+    """
 
     GRAIN = 64
     """Cached tokens come in multiples of this."""
@@ -85,9 +88,9 @@ class PrefixCache:
         self._size = size
         self._seen: dict[bytes, None] = {}
 
-    def cached_tokens(self, call: Call) -> int:
+    def cached_tokens(self, account: str, call: Call) -> int:
         """Tokens of the longest run of first messages seen before; this prompt is then seen too."""
-        digest = blake2b(call.model.name.encode(), digest_size=16)
+        digest = blake2b(f"{account}\0{call.model.name}".encode(), digest_size=16)
         known = total = 0
         for message in call.prompt:
             digest.update(b"\0" + message.text.encode())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import Counter
 from contextlib import ExitStack
 
 import orjson
@@ -48,13 +50,24 @@ class Glm:
         self._faults = faults
         self._chat = Chat(settings)
         self._others = others.Others()
+        self._asked: Counter[str | None] = Counter()
+        """Requests so far, by the key as it was sent."""
+
+    def use(self, profile: str) -> None:
+        """From now on the times of this profile; limits stay. Raises KeyError."""
+        self._chat.use(profile)
 
     async def serve(self, entry: Entry, out: Outlet) -> None:
         """Answers one request; returns when the response is ended."""
-        request = asked(entry, self._settings.seed, reproducible=self._settings.reproducible)
+        key, settings = entry.header("authorization"), self._settings
+        self._asked[key] += 1
+        request = asked(entry, self._asked[key], settings.seed, reproducible=settings.reproducible)
         entry.log_id = request.identity.id
         early = self._faults.take_early(entry.path)
         await out.body(None if early is None else early.early)
+        connecting = self._chat.connected_at(entry) - time.monotonic()
+        if connecting > 0:
+            await asyncio.sleep(connecting)
         entry.accepted = time.monotonic()
         self._ledger.changed()
         with ExitStack() as running:

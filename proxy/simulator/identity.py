@@ -25,9 +25,12 @@ class Asked:
     random: Random
 
 
-def asked(entry: Entry, seed: int, *, reproducible: bool) -> Asked:
-    """Seed and sequence number give the random source, and if told so, id and time too."""
-    random = Random(f"{seed}/{entry.number}")
+def asked(entry: Entry, number: int, seed: int, *, reproducible: bool) -> Asked:
+    """Seed and `number` give the random source, and if told so, id and time come from them too.
+
+    `number` counts the requests of one key: the n-th waits for the same things whoever else asks.
+    """
+    random = Random(f"{seed}/{number}")
     digits = f"{random.getrandbits(64):016x}" if reproducible else os.urandom(8).hex()
     created = EPOCH + entry.number if reproducible else int(time.time())
     return Asked(entry, identity_at(created, digits), random)

@@ -49,7 +49,7 @@ _NONE, _TOGGLE, _FORCED = Thinking.NONE, Thinking.TOGGLE, Thinking.FORCED
 
 _ALL = (
     Model("glm-5.3", _FORCED, 1024 * _K, 128 * _K, 20, tool_stream=True, effort=True),
-    Model("glm-5.3-flash", _TOGGLE, 1024 * _K, 128 * _K, 20, tool_stream=True, effort=True),
+    Model("glm-5.3-flash", _FORCED, 1024 * _K, 128 * _K, 20, tool_stream=True, effort=True),
     Model("glm-5.2", _TOGGLE, 1024 * _K, 128 * _K, 20, tool_stream=True, effort=True),
     Model("glm-5.1", _TOGGLE, 200 * _K, 128 * _K, 20, tool_stream=True),
     Model("glm-5-turbo", _TOGGLE, 200 * _K, 128 * _K, 20, tool_stream=True),

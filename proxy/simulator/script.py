@@ -15,7 +15,6 @@ from typing import NamedTuple
 from proxy.simulator import texts
 from proxy.simulator.call import Call
 from proxy.simulator.faults import Fault
-from proxy.simulator.models import LONG_CONTEXT
 from proxy.simulator.profiles import Behaviour
 from proxy.simulator.tools import ToolCall, call_tool
 
@@ -73,10 +72,18 @@ class _Timing(NamedTuple):
 
 
 def write_script(
-    call: Call, behaviour: Behaviour, fault: Fault, cached: int, random: Random
+    call: Call,
+    behaviour: Behaviour,
+    fault: Fault,
+    cached: int,
+    random: Random,
+    in_line: float | None = None,
 ) -> Script:
-    """The answer to this call; `cached` prompt tokens need no prefill."""
-    timing = _timing(call, behaviour, fault, cached, random)
+    """The answer to this call; `cached` prompt tokens need no prefill.
+
+    `in_line`: seconds waited in the line of long prompts, which then take the queue's place.
+    """
+    timing = _timing(call, behaviour, fault, cached, random, in_line)
     tools = tuple(call_tool(tool, call.asked, random) for tool in call.tools)
     spoken = _spoken(call, behaviour, fault, tools, random)
     kept = list(islice(spoken, call.max_tokens))
@@ -90,23 +97,23 @@ def write_script(
         ended_at=timing.first_token + len(tokens) * timing.gap,
         calls=tools,
         finish_reason=fault.finish_reason or reason,
-        usage=Usage(_prompt_tokens(call, behaviour), len(tokens), reasoning, cached),
+        usage=Usage(call.prompt_tokens, len(tokens), reasoning, cached),
         thought=call.effort > 0,
     )
 
 
-def _prompt_tokens(call: Call, behaviour: Behaviour) -> int:
-    """The prompt as the service sees it: with the text the application puts around it."""
-    return call.prompt_tokens + (behaviour.brief_context if call.brief else behaviour.context)
-
-
-def _timing(call: Call, behaviour: Behaviour, fault: Fault, cached: int, random: Random) -> _Timing:
-    prompt = _prompt_tokens(call, behaviour)
-    queue = behaviour.queue
-    if behaviour.long_queue is not None and prompt > LONG_CONTEXT:
-        queue = behaviour.long_queue
-    head_at = behaviour.network.draw(random) + queue.draw(random)
-    first = head_at + behaviour.start.draw(random) + behaviour.prefill * (prompt - cached)
+def _timing(
+    call: Call,
+    behaviour: Behaviour,
+    fault: Fault,
+    cached: int,
+    random: Random,
+    in_line: float | None,
+) -> _Timing:
+    queue = behaviour.queue.draw(random)
+    head_at = behaviour.network.draw(random) + (queue if in_line is None else in_line)
+    prefill = behaviour.prefill * (call.prompt_tokens - cached)
+    first = head_at + behaviour.start.draw(random) + prefill
     gap = behaviour.gap.draw(random)
     if fault.first_token is not None:
         first = fault.first_token

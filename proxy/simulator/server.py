@@ -49,21 +49,25 @@ class Simulator:
         self.http_url = ""
         self.https_url: str | None = None
         self.ca_file: Path | None = None
-        glm = Glm(self.settings, self.ledger, self.faults)
-        self._wire = Wire(self.settings, self.ledger, glm.serve)
+        self._glm = Glm(self.settings, self.ledger, self.faults)
+        self._wire = Wire(self.settings, self.ledger, self._glm.serve)
+        self._http2: Factory | None = None
+        self._listeners: dict[int, tuple[asyncio.Server, ssl.SSLContext | None]] = {}
+        """By port."""
         self._closing = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         settings = self.settings
         async with AsyncExitStack() as opened:
-            http2 = None if settings.http1_only else _http2_factory()
+            self._http2 = None if settings.http1_only else _http2_factory()
             opened.push_async_callback(self._wire.close)
-            port = await self._listen(opened, settings.port, http2, None)
+            opened.callback(self._stop_listening)
+            port = await self._listen(settings.port, None)
             self.http_url = f"http://{_in_url(settings.host)}:{port}"
             if settings.tls_port is not None:
                 self.ca_file = settings.ca_file or _temporary_ca_file(opened)
                 context = _tls(self.ca_file, settings)
-                tls_port = await self._listen(opened, settings.tls_port, http2, context)
+                tls_port = await self._listen(settings.tls_port, context)
                 self.https_url = f"https://{_in_url(settings.host)}:{tls_port}"
             self._closing = opened.pop_all()
         return self
@@ -89,11 +93,27 @@ class Simulator:
         self.faults.rules.append(rule)
         return rule
 
-    async def _listen(
-        self, opened: AsyncExitStack, port: int, http2: Factory | None, tls: ssl.SSLContext | None
-    ) -> int:
-        """A listener that is closed with the rest; its port."""
-        host = self.settings.host
+    def use(self, profile: str) -> None:
+        """From now on the times of this profile; limits stay. Raises KeyError."""
+        self._glm.use(profile)
+
+    async def go_down(self) -> None:
+        """Every connection breaks and new ones are refused, until `come_up`."""
+        self._stop_listening()
+        await self._wire.close()
+
+    async def come_up(self) -> None:
+        """Listens again where it did. Raises CannotListen."""
+        for port, (_, tls) in list(self._listeners.items()):
+            await self._listen(port, tls)
+
+    def _stop_listening(self) -> None:
+        for server, _ in self._listeners.values():
+            server.close()
+
+    async def _listen(self, port: int, tls: ssl.SSLContext | None) -> int:
+        """Opens a listener; its port."""
+        host, http2 = self.settings.host, self._http2
         try:
             server = await asyncio.get_running_loop().create_server(
                 lambda: Entrance(self._wire, Http1Connection, http2),
@@ -105,8 +125,9 @@ class Simulator:
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise CannotListen(f"cannot listen on {host}:{port}: {reason}") from error
-        opened.callback(server.close)
-        return int(server.sockets[0].getsockname()[1])
+        found = int(server.sockets[0].getsockname()[1])
+        self._listeners[found] = (server, tls)
+        return found
 
 
 def _http2_factory() -> Factory:

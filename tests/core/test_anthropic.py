@@ -16,6 +16,7 @@ from proxy.core.wire.dialect import (
     NOT_JSON,
     OTHER,
     PING,
+    PREFACE,
     REASONING,
     TOOL,
     Answer,
@@ -54,24 +55,25 @@ def start(**block: object) -> bytes:
         (delta(type=["text_delta"], text="a"), OTHER),
         (b'{"type":"content_block_delta","delta":"x"}', OTHER),
         (b'{"type":"content_block_delta"}', OTHER),
-        (start(type="text", text=""), OTHER),
+        (start(type="text", text=""), PREFACE),
         (start(type="text", text="a"), CONTENT),
-        (start(type="thinking", thinking="", signature="9b"), OTHER),
+        (start(type="thinking", thinking="", signature="9b"), PREFACE),
         (start(type="thinking", thinking="a"), REASONING),
         (start(type="tool_use", id="1", name="f", input={}), TOOL),
         (start(type="server_tool_use", id="1", name="f"), TOOL),
+        (start(type="redacted_thinking", data="x"), OTHER),
         (b'{"type":"content_block_start"}', OTHER),
         (b'{"type":"content_block_start","content_block":{"type":[1]}}', OTHER),
         (b'{"type":"content_block_stop","index":0}', OTHER),
         (b'{"type":"ping"}', PING),
         (b'{"type":"message_stop"}', END),
-        (b'{"type":"message_start","message":{"usage":{"input_tokens":0}}}', OTHER),
+        (b'{"type":"message_start","message":{"usage":{"input_tokens":0}}}', PREFACE),
         (
             b'{"type":"message_start","message":{"usage":{"input_tokens":4,"output_tokens":1}}}',
-            Meaning(Kind.OTHER, usage=Usage(4, 1)),
+            Meaning(Kind.PREFACE, usage=Usage(4, 1)),
         ),
-        (b'{"type":"message_start","message":{}}', OTHER),
-        (b'{"type":"message_start"}', OTHER),
+        (b'{"type":"message_start","message":{}}', PREFACE),
+        (b'{"type":"message_start"}', PREFACE),
         (
             b'{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":9}}',
             Meaning(Kind.FINISH, "end_turn", Usage(None, 9)),
@@ -108,7 +110,7 @@ def start(**block: object) -> bytes:
 def test_an_event_is_read(data: bytes, meaning: Meaning) -> None:
     read = ANTHROPIC.read(data)
     assert read == meaning
-    if meaning in (OTHER, CONTENT, REASONING, TOOL, END):
+    if meaning in (OTHER, PREFACE, CONTENT, REASONING, TOOL, END):
         assert read is meaning
 
 
@@ -124,16 +126,16 @@ def test_a_block_named_error_without_data_is_no_event() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("20-anthropic-text", "---CCCCC-F."),
-        ("21-anthropic-thinking-tool", "---RRRR--C-TTT-F."),
-        ("23-anthropic-midstream-error", "---CE"),
+        ("20-anthropic-text", "P-PCCCCC-F."),
+        ("21-anthropic-thinking-tool", "P-PRRRR-PC-TTT-F."),
+        ("23-anthropic-midstream-error", "P-PCE"),
         ("02-plain-text", "-" * 17),
     ],
 )
 def test_recorded_shapes_are_read(name: str, expected: str) -> None:
     stream = (DATA / f"{name}.sse").read_bytes()
     read = [ANTHROPIC.read(event.data, event.name) for event in Decoder().feed(stream)]
-    assert "".join("-RCTF.E"[meaning.kind] for meaning in read) == expected
+    assert "".join("-RCTF.EP"[meaning.kind] for meaning in read) == expected
 
 
 def test_arguments_of_a_tool_are_no_text() -> None:

@@ -15,6 +15,7 @@ from proxy.core.wire.dialect import (
     END,
     NOT_JSON,
     OTHER,
+    PREFACE,
     REASONING,
     TOOL,
     Answer,
@@ -43,10 +44,21 @@ USAGE = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
         (event({"content": "a"}), CONTENT),
         (event({"role": "assistant", "content": "a"}), CONTENT),
         (event({"content": "\n"}), CONTENT),
-        (event({"content": ""}), OTHER),
-        (event({"content": None}), OTHER),
-        (event({"role": "assistant"}), OTHER),
-        (event({}), OTHER),
+        (event({"content": ""}), PREFACE),
+        (event({"content": None}), PREFACE),
+        (event({"role": "assistant"}), PREFACE),
+        (event({}), PREFACE),
+        (event({"role": "assistant", "content": "", "refusal": None, "tool_calls": []}), PREFACE),
+        (event({"role": "assistant", "reasoning": "a"}), OTHER),
+        (event({"role": "assistant", "content": ""}, finish_reason=None), PREFACE),
+        (b'{"choices":[{"delta":{"role":"assistant"}},{"delta":{"role":"assistant"}}]}', PREFACE),
+        (b'{"choices":[{"delta":{"role":"assistant"}},{}]}', OTHER),
+        (b'{"choices":[{"delta":{"content":""}}],"web_search":[{"refer":"1"}]}', OTHER),
+        (b'{"choices":[{"delta":{"content":""}}],"content_filter":[{"level":1}]}', OTHER),
+        (
+            b'{"choices":[{"delta":{"role":"assistant"}}],"usage":{"prompt_tokens":7}}',
+            Meaning(Kind.PREFACE, usage=Usage(7)),
+        ),
         (event(None), OTHER),
         (event("a"), OTHER),
         (event({"content": 5}), OTHER),
@@ -54,7 +66,7 @@ USAGE = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
         (event({"reasoning_content": "\n", "content": ""}), REASONING),
         (event({"reasoning_content": "a", "content": None}), REASONING),
         (event({"reasoning_content": "a", "content": "b"}), CONTENT),
-        (event({"reasoning_content": ""}), OTHER),
+        (event({"reasoning_content": ""}), PREFACE),
         (event({"reasoning_content": 5}), OTHER),
         (event({"reasoning_content": "a", "content": []}), REASONING),
         (event({"content": [{"type": "text", "text": "a"}]}), CONTENT),
@@ -145,8 +157,8 @@ def test_newer_usage_keeps_what_only_the_older_said() -> None:
 
 
 def kinds(name: str) -> str:
-    """One letter per event: R C T, F finish, . end, E error, - other."""
-    letters = "-RCTF.E"
+    """One letter per event: R C T, F finish, . end, E error, P preface, - other."""
+    letters = "-RCTF.EP"
     stream = (DATA / f"{name}.sse").read_bytes()
     return "".join(letters[GLM.read(e.data).kind] for e in Decoder().feed(stream))
 

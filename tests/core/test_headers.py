@@ -58,6 +58,8 @@ CLIENT: Pairs = [
     ("X-Upstream", "http://evil"),
     ("X-Base-Url", "http://evil"),
     ("X-Title", "nominated, so it stays here"),
+    ("X-GLM-Proxy-Timeout-First-Token", "5s"),
+    ("x-glm-proxy-timeout-total", "9"),
     ("HTTP-Referer", "https://app"),
     ("x-app", "cli"),
     ("anthropic-beta", "a"),
@@ -298,20 +300,35 @@ def test_our_own_headers_say_what_was_done() -> None:
         model="glm-4-flash",
         endpoint="cn",
         attempts=2,
+        changes=("model", "thinking=disabled", "-tools"),
+        reason="fastest",
+        route="fast-chat",
         timings=[("connect", 0.0012), ("first_event", 1.5)],
         stream=True,
         should_retry=False,
+        retry_after=2.01,
     ) == [
         ("x-request-id", "r-1"),
         ("x-glm-proxy-model", "glm-4-flash"),
         ("x-glm-proxy-endpoint", "cn"),
         ("x-glm-proxy-attempts", "2"),
+        ("x-glm-proxy-route", "fast-chat"),
+        ("x-glm-proxy-reason", "fastest"),
+        ("x-glm-proxy-changes", "model, thinking=disabled, -tools"),
         ("server-timing", "connect;dur=1.2, first_event;dur=1500.0"),
         ("x-accel-buffering", "no"),
         ("cache-control", "no-cache"),
         ("x-should-retry", "false"),
+        ("retry-after", "3"),
     ]
     assert added(request_id="r", should_retry=True)[-1] == ("x-should-retry", "true")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.0, "0"), (-3.0, "0"), (0.2, "1"), (1.0, "1"), (30.5, "31")]
+)
+def test_a_wait_is_told_in_whole_seconds_rounded_up(seconds: float, said: str) -> None:
+    assert added(request_id="r", retry_after=seconds)[-1] == ("retry-after", said)
 
 
 def test_what_is_not_known_is_not_said() -> None:
@@ -325,7 +342,10 @@ HOSTILE = st.text() | st.sampled_from(["a\r\nb: c", "\0", "\n", "é", "\ud800", 
 
 @given(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
 def test_no_value_we_add_can_break_out_of_its_line(a: str, b: str, c: str, d: str) -> None:
-    headers = added(request_id=a, model=b, endpoint=c, timings=[(d, 1.0)], stream=True)
+    headers = added(
+        request_id=a, model=b, endpoint=c, timings=[(d, 1.0)], stream=True,
+        changes=(a, b), reason=c, route=d,
+    )  # fmt: skip
     for name, value in headers:
         assert NAME.fullmatch(name)
         assert re.fullmatch(r"[ -~]{0,512}", value)

@@ -403,3 +403,107 @@ def test_without_merging_or_splitting_nothing_is_ever_due() -> None:
     assert stream_pipe.next_flush is None
     assert stream_pipe.flush_due(99.0) == []
     assert stream_pipe.finish() == []
+
+
+# --- the beginning
+
+
+ROLE = b'data: {"id":"1","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
+MESSAGE = b'event: message_start\ndata: {"type": "message_start", "message": {"usage": %s}}\n\n'
+BLOCK = b'event: content_block_start\ndata: {"type":"content_block_start","content_block":%s}\n\n'
+PREFACES = [
+    (GLM, ROLE),
+    (GLM, ROLE.replace(b',"content":""', b"")),
+    (ANTHROPIC, MESSAGE % b"{}"),
+    (ANTHROPIC, MESSAGE % b'{"input_tokens": 7}'),
+    (ANTHROPIC, BLOCK % b'{"type":"text","text":""}'),
+    (ANTHROPIC, BLOCK % b'{"type":"thinking","thinking":""}'),
+]
+
+
+@pytest.mark.parametrize(("dialect", "event"), PREFACES)
+def test_a_preface_is_useful_and_decides_nothing(dialect: Dialect, event: bytes) -> None:
+    one, timeline = pipe(dialect)
+    assert one.feed(HOLD + event, 1.0) == [HOLD, event]
+    assert (one.useful, one.last_useful, one.decisive) == (True, 1.0, False)
+    assert (timeline.first_event, timeline.first_token) == (1.0, None)
+    one.feed(SAY if dialect is GLM else block_delta("a"), 2.0)
+    assert one.decisive
+
+
+DECISIVE = [
+    *((GLM, event) for event in (SAY, THINK, FINISH, DONE, ERROR)),
+    (GLM, b"data: {}\n\n"),
+    (GLM, b"data: x\n\n"),
+    (ANTHROPIC, block_delta("a")),
+    (ANTHROPIC, BLOCK % b'{"type":"tool_use"}'),
+    (ANTHROPIC, BLOCK % b'{"type":"redacted_thinking"}'),
+    (ANTHROPIC, STOP),
+    (ANTHROPIC, ERROR),
+]
+
+
+@pytest.mark.parametrize(("dialect", "event"), DECISIVE)
+def test_anything_else_decides(dialect: Dialect, event: bytes) -> None:
+    one, _ = pipe(dialect)
+    one.feed(HOLD + PING if dialect is ANTHROPIC else HOLD, 1.0)
+    assert not one.decisive
+    one.feed(event, 2.0)
+    assert one.decisive
+
+
+def finish(reason: str, content: str = "") -> bytes:
+    choice = f'{{"index":0,"finish_reason":"{reason}","delta":{{"content":"{content}"}}}}'
+    return f'data: {{"choices":[{choice}]}}\n\n'.encode()
+
+
+TOOL_CALL = b'data: {"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("events", "code"),
+    [
+        ([ERROR], "1305"),
+        ([ROLE, ERROR], "1305"),
+        ([THINK, ERROR], "1305"),
+        ([b'data: {"error":"x"}\n\n'], None),
+        ([finish("network_error"), DONE], "network_error"),
+        ([ROLE, THINK, finish("network_error")], "network_error"),
+        ([finish("abort")], "abort"),
+    ],
+)
+def test_a_stream_that_broke_off_before_any_text_failed_early(
+    events: list[bytes], code: str | None
+) -> None:
+    one, _ = pipe()
+    for event in events:
+        one.feed(event, 1.0)
+    assert (one.failed_early, one.upstream_code, one.decisive) == (True, code, True)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [SAY, ERROR],
+        [SAY, finish("network_error")],
+        [finish("network_error", "a")],
+        [TOOL_CALL, finish("abort")],
+        [finish("stop"), DONE],
+        [THINK, finish("length")],
+        [finish("sensitive")],
+        [ROLE, THINK],
+    ],
+)
+def test_a_stream_that_has_spoken_or_just_finished_did_not(events: list[bytes]) -> None:
+    one, _ = pipe()
+    one.feed(b"".join(events), 1.0)
+    assert not one.failed_early
+    assert one.upstream_code == ("1305" if ERROR in events else None)
+
+
+def test_an_error_event_after_text_is_a_failure_and_no_early_one() -> None:
+    one, _ = pipe()
+    one.feed(SAY + ERROR, 1.0)
+    assert (one.failed, one.failed_early) == (True, False)
+    one.feed(ERROR, 2.0)
+    assert not one.failed_early

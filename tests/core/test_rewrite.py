@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config import Params
+from proxy.config import UNTOUCHABLE, Cap, Params
 from proxy.core.policy.capability import EFFORTS, Capability
-from proxy.core.policy.rewrite import UNTOUCHABLE, checked, rewrite
+from proxy.core.policy.rewrite import rewrite
 from proxy.core.wire.members import members
 from proxy.core.wire.request import ChatRequest, parse
 
@@ -46,9 +46,16 @@ def outcome(
     *,
     fill: dict[str, Any] | None = None,
     force: dict[str, Any] | None = None,
+    cap: int | None = None,
+    drop_unused_tools: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
     """The fields besides the prompt, and the words of change."""
-    params = checked(Params(fill=fill or {}, force=force or {}))
+    params = Params(
+        fill=fill or {},
+        force=force or {},
+        cap=Cap(max_tokens=cap),
+        drop_unused_tools=drop_unused_tools,
+    )
     result = rewrite(asked, model, params, capability)
     fields = json.loads(result.body)
     assert fields.pop("messages") == asked.fields["messages"]
@@ -250,12 +257,46 @@ def test_a_request_for_a_replaced_model_is_fitted_to_it(
         (PLAIN, {}, {"fill": {"tool_stream": True}}, {}),
         (PLAIN, {}, {"force": {"tool_choice": "required"}}, {"tool_choice": "auto"}),
         (TOGGLE, {}, {"force": {"reasoning_effort": "high"}}, {}),
+        (TOGGLE, {"thinking": ON}, {"force": {"reasoning_effort": "none"}}, {"thinking": OFF}),
+        (TOGGLE, {"thinking": ON}, {"fill": {"reasoning_effort": "none"}}, {"thinking": ON}),
+        (TOGGLE, {"reasoning_effort": "high"}, {"force": {"thinking": "disabled"}},
+         {"reasoning_effort": "high", "thinking": OFF}),
+        (BOTH, {"reasoning_effort": "high"}, {"force": {"thinking": "disabled"}},
+         {"reasoning_effort": "none", "thinking": OFF}),
+        (BOTH, {"thinking": ON}, {"force": {"reasoning_effort": "none"}},
+         {"reasoning_effort": "none", "thinking": OFF}),
+        (BOTH, {"thinking": ON}, {"force": {"reasoning_effort": "low"}},
+         {"reasoning_effort": "low", "thinking": ON}),
     ],
 )  # fmt: skip
 def test_what_a_rule_sets_is_fitted_to_the_model(
     served: Capability, sent: dict[str, Any], rule: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     assert outcome(request(**sent), "asked", served, **rule)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("sent", "fill", "filled"),
+    [
+        ({"reasoning_effort": "high"}, {"thinking": "disabled"}, False),
+        ({"reasoning_effort": "none"}, {"thinking": "disabled"}, True),
+        ({"reasoning_effort": "none"}, {"thinking": "enabled"}, False),
+        ({"reasoning_effort": "low"}, {"thinking": "enabled"}, True),
+        ({"reasoning_effort": None}, {"thinking": "disabled"}, True),
+        ({"thinking": OFF}, {"reasoning_effort": "low"}, False),
+        ({"thinking": OFF}, {"reasoning_effort": "none"}, True),
+        ({"thinking": ON}, {"reasoning_effort": "low"}, True),
+        ({"thinking": None}, {"reasoning_effort": "low"}, True),
+    ],
+)
+def test_fill_does_not_contradict_what_the_caller_said_of_thinking_in_another_word(
+    sent: dict[str, Any], fill: dict[str, Any], filled: bool
+) -> None:
+    (name,) = fill
+    for served in (None, BOTH):
+        fields, changes = outcome(request(**sent), "asked", served, fill=fill)
+        assert (fields.get(name) is not None) is filled
+        assert bool(changes) is filled
 
 
 @pytest.mark.parametrize(
@@ -274,16 +315,138 @@ def test_the_messages_dialect_keeps_its_own_words(
     assert outcome(request("anthropic", **sent), "other", served)[0] == expected
 
 
-@pytest.mark.parametrize("name", sorted(UNTOUCHABLE - {"messages", "model", "stream"}))
-def test_a_rule_cannot_set_the_prompt(name: str) -> None:
-    with pytest.raises(ValueError, match="must not set"):
-        checked(Params(force={name: "x"}))
+# --- caps, unused tools, streamed tool arguments -------------------------------------------------
+
+TOOLS: list[Any] = [{"type": "function", "function": {"name": "f"}}]
 
 
-def test_the_guard_does_not_rely_on_the_settings() -> None:
-    params = Params.model_construct(fill={"messages": []}, force={})
-    with pytest.raises(ValueError, match="must not set messages"):
-        checked(params)
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+@pytest.mark.parametrize(
+    ("sent", "expected", "changes"),
+    [
+        ({}, {"max_tokens": 1000}, ["max_tokens=1000"]),
+        ({"max_tokens": None}, {"max_tokens": 1000}, ["max_tokens=1000"]),
+        ({"max_tokens": 1001}, {"max_tokens": 1000}, ["max_tokens=1000"]),
+        ({"max_tokens": 1e9}, {"max_tokens": 1000}, ["max_tokens=1000"]),
+        ({"max_tokens": 1000}, {"max_tokens": 1000}, []),
+        ({"max_tokens": 1}, {"max_tokens": 1}, []),
+        ({"max_tokens": 0}, {"max_tokens": 0}, []),
+        ({"max_tokens": "many"}, {"max_tokens": "many"}, []),
+        ({"max_tokens": True}, {"max_tokens": True}, []),
+        ({"max_tokens": 10, "max_completion_tokens": 2000},
+         {"max_tokens": 10, "max_completion_tokens": 1000}, ["max_completion_tokens=1000"]),
+        ({"max_tokens": 2000, "max_completion_tokens": 10},
+         {"max_tokens": 10, "max_completion_tokens": 10}, ["max_tokens=10"]),
+        ({"max_completion_tokens": 10},
+         {"max_tokens": 10, "max_completion_tokens": 10}, ["max_tokens=10"]),
+        ({"max_completion_tokens": 2000}, {"max_tokens": 1000, "max_completion_tokens": 1000},
+         ["max_completion_tokens=1000", "max_tokens=1000"]),
+        ({"max_completion_tokens": None}, {"max_tokens": 1000, "max_completion_tokens": None},
+         ["max_tokens=1000"]),
+    ],
+)  # fmt: skip
+def test_a_cap_is_the_most_that_is_asked_for(
+    dialect: str, sent: dict[str, Any], expected: dict[str, Any], changes: list[str]
+) -> None:
+    assert outcome(request(dialect, **sent), cap=1000) == (expected, changes)
+
+
+def test_a_cap_holds_over_fill_and_force_and_within_the_models_own_limit() -> None:
+    assert outcome(request(), force={"max_tokens": 50}, cap=10)[0] == {"max_tokens": 10}
+    assert outcome(request(), fill={"max_tokens": 50}, cap=10)[0] == {"max_tokens": 10}
+    assert outcome(request(), "asked", PLAIN, cap=5000)[0] == {"max_tokens": 4095}
+    # What the caller said and nobody changed is between the caller and the model.
+    said = request(max_tokens=4500)
+    assert outcome(said, "asked", PLAIN, cap=5000) == ({"max_tokens": 4500}, [])
+
+
+@pytest.mark.parametrize(
+    ("served", "most", "budget", "expected"),
+    [
+        (None, 8000, 4000, ON | {"budget_tokens": 4000}),
+        (None, 4000, 4000, ON | {"budget_tokens": 2000}),
+        (TOGGLE, 1500, 4000, ON | {"budget_tokens": 1024}),
+        (None, 1024, 4000, OFF),
+        (TOGGLE, 100, 4000, OFF),
+        (EFFORT, 100, 4000, None),
+        (FORCED, 100, 4000, None),
+    ],
+)
+def test_a_thinking_budget_stays_below_a_capped_answer(
+    served: Capability | None, most: int, budget: int, expected: object
+) -> None:
+    asked = request("anthropic", max_tokens=10_000, thinking=ON | {"budget_tokens": budget})
+    assert outcome(asked, "asked", served, cap=most)[0].get("thinking") == expected
+
+
+def test_a_thinking_budget_stays_below_what_another_model_can_answer() -> None:
+    asked = request("anthropic", max_tokens=30_000, thinking=ON | {"budget_tokens": 20_000})
+    fields, _ = outcome(asked, "other", record(max_output=16384))
+    assert fields == {"max_tokens": 16384, "thinking": ON | {"budget_tokens": 8192}}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "choice", "dropped"),
+    [
+        ("openai", "none", True),
+        ("anthropic", {"type": "none"}, True),
+        ("openai", "auto", False),
+        ("openai", None, False),
+        ("anthropic", {"type": "auto"}, False),
+        ("anthropic", {"type": "tool", "name": "none"}, False),
+    ],
+)
+def test_tools_that_may_not_be_used_are_left_out_when_a_route_says_so(
+    dialect: str, choice: object, dropped: bool
+) -> None:
+    asked = request(dialect, tools=TOOLS, tool_choice=choice)
+    said = {"tools": TOOLS, "tool_choice": choice}
+    left = ({}, ["-tools", "-tool_choice"]) if dropped else (said, [])
+    assert outcome(asked, drop_unused_tools=True) == left
+    assert outcome(asked) == (said, [])
+
+
+@pytest.mark.parametrize(
+    ("served", "dialect", "sent", "how", "expected"),
+    [
+        (TOGGLE, "openai", {"tools": TOOLS}, "force", True),
+        (TOGGLE, "openai", {"tools": TOOLS}, "fill", True),
+        (TOGGLE, "openai", {"tools": TOOLS, "tool_stream": None}, "fill", True),
+        (TOGGLE, "openai", {"tools": TOOLS, "tool_stream": False}, "fill", False),
+        (TOGGLE, "openai", {"tools": TOOLS, "tool_stream": False}, "force", True),
+        (TOGGLE, "openai", {}, "force", None),
+        (TOGGLE, "openai", {"tools": []}, "force", None),
+        (TOGGLE, "openai", {"tools": None}, "fill", None),
+        (TOGGLE, "openai", {"tool_stream": True}, "force", True),
+        (TOGGLE, "anthropic", {"tools": TOOLS}, "force", None),
+        (PLAIN, "openai", {"tools": TOOLS}, "force", None),
+        (None, "openai", {"tools": TOOLS}, "force", True),
+        (None, "openai", {}, "force", None),
+    ],
+)
+def test_tool_arguments_are_streamed_where_there_are_tools_and_the_model_can(
+    served: Capability | None, dialect: str, sent: dict[str, Any], how: str, expected: object
+) -> None:
+    rule: dict[str, Any] = {how: {"tool_stream": True}}
+    fields, changes = outcome(request(dialect, **sent), "asked", served, **rule)
+    assert fields.get("tool_stream") == expected
+    assert changes == ([] if expected == sent.get("tool_stream") else ["tool_stream=true"])
+
+
+def test_tools_that_were_left_out_have_no_arguments_to_stream() -> None:
+    asked = request(tools=TOOLS, tool_choice="none")
+    rule: dict[str, Any] = {"force": {"tool_stream": True}, "drop_unused_tools": True}
+    assert outcome(asked, "asked", TOGGLE, **rule) == ({}, ["-tools", "-tool_choice"])
+
+
+@pytest.mark.parametrize(("asked", "wanted"), [(False, True), (None, True), (True, False)])
+def test_the_answer_can_be_asked_for_in_another_form(asked: bool | None, wanted: bool) -> None:
+    sent = request(stream=asked)
+    result = rewrite(sent, "asked", Params(), None, stream=wanted)
+    assert json.loads(result.body)["stream"] is wanted
+    assert result.changes == (f"stream={str(wanted).lower()}",)
+    for same in (None, bool(asked)):
+        assert rewrite(sent, "asked", Params(), None, stream=same).body is sent.body
 
 
 JSON = st.recursive(

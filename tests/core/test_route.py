@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from proxy.config import Config, bundled
+from proxy.config import Admission, Attempts, Config, Hedge, Secret, bundled
 from proxy.core.policy.capability import load
 from proxy.core.policy.route import Route, Router, models_body, served_models
 from proxy.core.wire.request import ChatRequest, parse
@@ -66,7 +66,10 @@ def test_without_routes_a_request_goes_as_asked_to_the_endpoints_in_order() -> N
          [("a", "global"), ("b", "cn")]),
         ([{"model": "a", "endpoint": "cn"}, {}],
          [("a", "cn"), ("glm-4.6", "cn"), ("glm-4.6", "global")]),
-        ([{"endpoint": "cn"}, {"endpoint": "cn"}], [("glm-4.6", "cn"), ("glm-4.6", "cn")]),
+        # Nothing is there twice: what failed would be asked again as if it were another.
+        ([{"endpoint": "cn"}, {"endpoint": "cn"}], [("glm-4.6", "cn")]),
+        ([{"model": "glm-4.6", "endpoint": "global"}, {}],
+         [("glm-4.6", "global"), ("glm-4.6", "cn")]),
     ],
 )  # fmt: skip
 def test_candidates_keep_the_order_of_the_settings(
@@ -76,6 +79,45 @@ def test_candidates_keep_the_order_of_the_settings(
     route = plan([rule], chat())
     assert (route.name, route.reason) == ("r", "rule")
     assert tried(route) == expected
+
+
+@pytest.mark.parametrize(
+    ("candidates", "tiers"),
+    [
+        (None, [("cn", 0), ("global", 1)]),
+        ([{}], [("cn", 0), ("global", 0)]),
+        ([{"model": "a"}, {"model": "b"}], [("cn", 0), ("global", 0), ("cn", 1), ("global", 1)]),
+        ([{"endpoint": "global"}, {}], [("global", 0), ("cn", 1)]),
+    ],
+)
+def test_candidates_of_one_line_are_equally_good(
+    candidates: list[dict[str, str]] | None, tiers: list[tuple[str, int]]
+) -> None:
+    rule = {"name": "r"} if candidates is None else {"name": "r", "candidates": candidates}
+    route = plan([rule], chat())
+    assert [(one.endpoint.name, one.tier) for one in route.candidates] == tiers
+
+
+def test_without_routes_the_first_endpoint_is_preferred() -> None:
+    route = Router(config()).plan(chat(), CHAT, {})
+    assert [one.tier for one in route.candidates] == [0, 1]
+
+
+def test_a_candidate_names_its_key_group() -> None:
+    cn = ENDPOINTS[0] | {"key_groups": {"a": [Secret("1")], "b": [Secret("2")]}}
+    groups = [{"keys": "b"}, {"keys": "a"}, {}]
+    rule = {"name": "r", "candidates": [{"endpoint": "cn"} | group for group in groups]}
+    settings = config(rule, endpoints=[cn])
+    route = Router(settings).plan(chat(), CHAT, {})
+    assert [(one.keys, one.tier) for one in route.candidates] == [("b", 0), ("a", 1), (None, 2)]
+
+
+def test_many_names_of_models_are_not_kept_for_ever() -> None:
+    router = Router(config())
+    for number in range(1000):
+        assert tried(router.plan(chat(f"m{number}"), CHAT, {}))[0] == (f"m{number}", "cn")
+    assert len(router._default._by_model) <= 256
+    assert tried(router.plan(chat("m1"), CHAT, {})) == [("m1", "cn"), ("m1", "global")]
 
 
 SIZE = chat(stream=True).size
@@ -148,6 +190,8 @@ def test_other_requests_follow_rules_by_path_and_header_and_name_no_model() -> N
     assert route.name == "files"
     assert tried(route) == [("", "global")]
     assert tried(plan([rule], None, FILES)) == [("", "cn"), ("", "global")]
+    two = {"name": "r", "candidates": [{"model": "a", "endpoint": "cn"}, {"endpoint": "cn"}]}
+    assert tried(plan([two], None, FILES)) == [("", "cn")]
 
 
 def test_a_route_brings_its_own_settings() -> None:
@@ -162,21 +206,31 @@ def test_a_route_brings_its_own_settings() -> None:
     assert route.params.force == {"thinking": "disabled"}
 
 
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"force": {"system": "x"}}, "route r: params must not set system"),
-        ({"fill": {"thinking": "off"}}, "route r: thinking must be enabled, disabled or an object"),
-        ({"fill": {"seed": 2**70}}, "route r: seed has a value that JSON has no words for"),
-        ({"force": {"top_p": float("nan")}}, "route r: top_p has a value"),
-    ],
-)
-def test_parameters_no_request_can_carry_are_refused_at_start(
-    params: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ValueError, match="route r") as refused:
-        Router(config({"name": "r", "params": params}))
-    assert message in str(refused.value)
+def test_a_route_brings_its_own_patience_and_takes_the_rest_from_the_top_level() -> None:
+    rule = {"name": "r", "attempts": {"retries": 1}, "admission": {"limit": 3}, "commit": "early",
+            "hedge": {"after": "p50"}, "share": True, "first_content_target": 5,
+            "confidence": "p75"}  # fmt: skip
+    settings = config(rule, {"name": "plain"}, attempts={"retry_budget": "1%"}, hedge={"min": 2})
+    own, plain = (planned(settings, index) for index in (0, 1))
+    assert own.attempts == Attempts(retries=1, retry_budget=0.01)
+    assert own.admission == Admission(limit=3)
+    assert own.hedge == Hedge(after=0.5, min=2)
+    assert (own.commit, own.share) == ("early", True)
+    assert (own.first_content_target, own.confidence) == (5, 0.75)
+    assert (plain.attempts, plain.admission) == (settings.attempts, settings.admission)
+    assert (plain.hedge, plain.commit, plain.share) == (Hedge(min=2), "late", False)
+    assert (plain.first_content_target, plain.confidence) == (None, 0.9)
+
+
+def planned(settings: Config, index: int) -> Route:
+    only = settings.model_copy(update={"routes": (settings.routes[index],)})
+    return Router(only).plan(chat(), CHAT, {})
+
+
+def test_hedging_that_is_off_is_none() -> None:
+    assert plan([{"name": "r"}], chat()).hedge is None
+    settings = config({"name": "r", "hedge": "off"}, hedge={})
+    assert Router(settings).plan(chat(), CHAT, {}).hedge is None
 
 
 # --- GET /v1/models ----------------------------------------------------------------------------

@@ -55,8 +55,18 @@ def an_attempt(**changes: Any) -> AttemptRecord:
         headers=RECEIVED + 0.200,
         first_byte=RECEIVED + 0.300,
         ended=RECEIVED + 2.450,
+        won=True,
+        first_token=RECEIVED + 0.300,
+        first_content=RECEIVED + 1.500,
     )
     return replace(attempt, **changes)
+
+
+def a_loser(**changes: Any) -> AttemptRecord:
+    """An attempt at the other endpoint that was sent and brought nothing."""
+    nothing = dict.fromkeys(("headers", "first_byte", "first_token", "first_content", "status"))
+    lost = {"endpoint": "global", "outcome": "cancelled", "won": False, **nothing}
+    return an_attempt(**{**lost, **changes})
 
 
 def a_record(**changes: Any) -> Record:
@@ -84,5 +94,6 @@ def a_record(**changes: Any) -> Record:
         request_bytes=300,
         response_bytes=9000,
         key_fingerprint="0123456789ab",
+        reason="only",
     )
     return replace(record, **changes)

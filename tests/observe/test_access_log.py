@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.record import Record
+from proxy.core.record import Record, Usage
 from proxy.observe.access_log import AccessLog, Format, json_line, text_line
-from tests.fakes.records import RECEIVED, a_record, a_timeline, an_attempt
+from tests.fakes.records import RECEIVED, a_loser, a_record, a_timeline, an_attempt
 
 NOW = 1_767_323_045.678  # 2026-01-02T03:04:05.678Z
 GLM_KEY = "8f3c1d9e7b5a4c2f8e6d0b1a9c7e5f3d.Xk29LmPq47RsTv0w"
@@ -39,6 +39,11 @@ def test_the_line_of_a_completed_stream() -> None:
         "requested_model": "glm-4.6",
         "served_model": "glm-4-flash",
         "endpoint": "cn",
+        "reason": "only",
+        "changes": [],
+        "predicted_s": None,
+        "decisions": [],
+        "shared": False,
         "stream": True,
         "status": 200,
         "outcome": "completed",
@@ -68,14 +73,21 @@ def test_the_line_of_a_completed_stream() -> None:
             {
                 "endpoint": "cn",
                 "model": "glm-4-flash",
+                "role": "first",
+                "won": True,
                 "outcome": "completed",
                 "status": 200,
+                "upstream_code": None,
                 "protocol": "h2",
                 "reused": True,
+                "waited_s": 0.0,
                 "connect_s": 0.006,
                 "headers_s": 0.19,
                 "first_byte_s": 0.29,
+                "first_token_s": 0.29,
                 "duration_s": 2.446,
+                "lost_input_tokens": None,
+                "lost_output_tokens": None,
             }
         ],
     }
@@ -128,6 +140,34 @@ def test_every_attempt_is_told_with_what_it_reached() -> None:
     assert [first[name] for name in ("connect_s", "headers_s", "first_byte_s")] == [None] * 3
 
 
+def test_what_was_decided_is_told() -> None:
+    fields = logged(
+        a_record(
+            reason="fastest",
+            changes=("model", "thinking=disabled", "-tools"),
+            predicted=1.23456789,
+            decisions=("retry_overload:1305", "hedge_started"),
+            shared=True,
+        )
+    )
+    assert fields["reason"] == "fastest"
+    assert fields["changes"] == ["model", "thinking=disabled", "-tools"]
+    assert fields["predicted_s"] == 1.234568
+    assert fields["decisions"] == ["retry_overload:1305", "hedge_started"]
+    assert fields["shared"] is True
+
+
+def test_tokens_are_told_with_the_attempt_only_when_it_lost() -> None:
+    usage = Usage(input_tokens=10, output_tokens=3)
+    lost = a_loser(usage=usage, upstream_code="1305", waited=0.25, role="hedge")
+    won = an_attempt(usage=usage, first_token=None)
+    first, second = logged(a_record(attempts=(lost, won)))["attempts"]
+    assert (first["role"], first["won"], first["waited_s"]) == ("hedge", False, 0.25)
+    assert (first["upstream_code"], first["first_token_s"]) == ("1305", None)
+    assert (first["lost_input_tokens"], first["lost_output_tokens"]) == (10, 3)
+    assert (second["lost_input_tokens"], second["lost_output_tokens"]) == (None, None)
+
+
 def test_every_field_is_documented() -> None:
     from proxy.observe import access_log
 
@@ -139,7 +179,8 @@ def test_every_field_is_documented() -> None:
 def test_the_line_for_a_person() -> None:
     assert text_line(a_record(), NOW).decode() == (
         "2026-01-02T03:04:05.678Z 200 completed POST /v1/chat/completions glm-4.6>glm-4-flash cn"
-        " ttfb=0.301s ttft=0.300s content=1.500s total=2.500s events=5 in=12 out=101 id=req-1\n"
+        " reason=only ttfb=0.301s ttft=0.300s content=1.500s total=2.500s events=5 in=12 out=101"
+        " id=req-1\n"
     )
 
 
@@ -150,13 +191,23 @@ def test_the_line_for_a_person_says_how_far_a_failure_came() -> None:
         stage="waiting",
         upstream_code="1302",
         served_model="glm-4.6",
-        attempts=(an_attempt(), an_attempt()),
+        attempts=(a_loser(), an_attempt(role="retry")),
     )
     line = text_line(failed, NOW).decode()
     assert " 429 upstream_failed POST " in line
     assert " glm-4.6 cn " in line
-    assert " attempts=2 stage=waiting upstream=1302 " in line
+    assert " attempts=first,retry* stage=waiting upstream=1302 " in line
     assert " --- client_gone POST " in text_line(REACHED_NOTHING, NOW).decode()
+
+
+def test_the_line_for_a_person_shows_a_hedge_that_lost_and_an_answer_that_was_shared() -> None:
+    hedged = a_record(attempts=(an_attempt(), a_loser(role="hedge")), reason="sticky")
+    line = text_line(hedged, NOW).decode()
+    assert " reason=sticky " in line
+    assert " attempts=first*,hedge " in line
+    assert " shared " not in line
+    shared = text_line(a_record(attempts=(), reason=None, shared=True), NOW).decode()
+    assert " cn shared ttfb=" in shared
 
 
 @pytest.mark.parametrize("write", [json_line, text_line])
@@ -170,7 +221,9 @@ def test_no_value_can_begin_a_line_of_its_own(write: Any) -> None:
         served_model=evil,
         finish_reason=evil,
         upstream_code=evil,
-        attempts=(an_attempt(model=evil),),
+        changes=(evil,),
+        decisions=(evil,),
+        attempts=(an_attempt(model=evil, upstream_code=evil),),
     )
     line = write(record, NOW).decode()
     assert len(line.splitlines()) == 1
@@ -194,7 +247,9 @@ def test_a_key_is_in_no_line_wherever_a_client_put_it() -> None:
         served_model=f"glm-{GLM_KEY}",
         finish_reason=GLM_KEY,
         upstream_code=GLM_KEY,
-        attempts=(an_attempt(model=GLM_KEY),),
+        changes=(f"user_id={GLM_KEY}",),
+        decisions=(f"retry_key:{GLM_KEY}",),
+        attempts=(an_attempt(model=GLM_KEY, upstream_code=GLM_KEY),),
     )
     for line in (json_line(record, NOW), text_line(record, NOW)):
         for start in range(len(GLM_KEY) - 7):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.errors import ProxyError, StreamCut
+from proxy.errors import GluedStream, NoCandidate, ProxyError, StreamCut, TooBusy
 from proxy.observe.labels import GLM_CODES, Bounded, LabelNames, known, outcomes, status_class
 from tests.fakes.records import a_record
 
@@ -51,12 +51,20 @@ def test_a_kind_that_is_not_known_is_another() -> None:
 
 def test_every_error_is_an_outcome() -> None:
     assert outcomes() >= {ProxyError.code, StreamCut.code, "completed", "client_gone", "cancelled"}
+    assert outcomes() >= {TooBusy.code, NoCandidate.code, GluedStream.code}
     assert "other" not in outcomes()
 
 
 def test_both_rate_limits_of_the_upstream_are_known_codes() -> None:
     assert {"1302", "1305", "1113", "1000", "1321", "500"} <= GLM_CODES
     assert not {"1306", "1307", "1322", "200"} & GLM_CODES
+
+
+def test_a_region_is_known_of_endpoints_that_have_one() -> None:
+    regions = {"cn": "beijing", "global": None, "edge": ""}
+    names = LabelNames.of(routes=[], models=[], endpoints=["cn", "global"], regions=regions)
+    assert names.regions == {"cn": "beijing"}
+    assert NAMES.regions == {}
 
 
 def test_words_of_another_room_are_bounded_in_number() -> None:

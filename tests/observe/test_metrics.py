@@ -10,22 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics import parser as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from proxy import __version__
-from proxy.core.record import Usage
-from proxy.observe.labels import LabelNames
-from proxy.observe.metrics import Metrics
-from tests.fakes.records import RECEIVED, a_record, a_timeline, an_attempt
+from proxy.core.record import AttemptRecord, Usage
+from tests.fakes.records import RECEIVED, a_loser, a_record, a_timeline, an_attempt
+from tests.observe.scraped import Scraped
 
 parse_open_metrics: Callable[[str], Iterable[Metric]] = open_metrics.text_string_to_metric_families
 
-NAMES = LabelNames.of(
-    routes=["fast-chat"], models=["glm-4.6", "glm-4-flash"], endpoints=["cn", "global"]
-)
 EXCHANGE = {
     "kind": "chat",
     "route": "fast-chat",
@@ -43,38 +38,6 @@ SERVER = {
 CLIENT = SERVER | {"gen_ai_request_model": "glm-4-flash", "endpoint": "cn"}
 WHERE = {"route": "fast-chat", "served_model": "glm-4-flash", "endpoint": "cn"}
 CONNECTION = {"endpoint": "cn", "protocol": "h2", "reused": "true"}
-
-
-class Scraped:
-    """A registry, its `Metrics`, and what a scrape shows."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.metrics = Metrics(NAMES, self.registry)
-
-    def value(self, name: str, **labels: str) -> float | None:
-        self.metrics.scrape("")
-        return self.registry.get_sample_value(name, labels)
-
-    def total(self, name: str) -> float:
-        """The sum over all children of a counter, or of a histogram's `_count`."""
-        return sum(
-            sample.value
-            for family in self.registry.collect()
-            for sample in family.samples
-            if sample.name == name
-        )
-
-    def text(self, accept: str = "") -> str:
-        return self.metrics.scrape(accept).text().decode()
-
-    def series(self) -> int:
-        return sum(not line.startswith("#") for line in self.text().splitlines())
-
-
-@pytest.fixture
-def scraped() -> Scraped:
-    return Scraped()
 
 
 @pytest.mark.parametrize(
@@ -157,22 +120,15 @@ def test_in_flight_rises_when_an_exchange_starts_and_falls_once_when_it_ends(
 
 
 def test_each_attempt_is_counted_with_its_own_outcome(scraped: Scraped) -> None:
-    failed = an_attempt(
-        endpoint="global",
-        outcome="upstream_connect_failed",
-        protocol=None,
-        sent=None,
-        headers=None,
-        first_byte=None,
-        reused=False,
-    )
-    scraped.metrics.finish(a_record(attempts=(failed, an_attempt())))
+    outcome = "upstream_connect_failed"
+    failed = a_loser(outcome=outcome, protocol=None, sent=None, reused=False)
+    scraped.metrics.finish(a_record(attempts=(failed, an_attempt(role="failover"))))
     attempts = "glm_proxy_attempts_total"
     model = {"served_model": "glm-4-flash"}
-    assert scraped.value(attempts, endpoint="cn", outcome="completed", **model) == 1
-    assert (
-        scraped.value(attempts, endpoint="global", outcome="upstream_connect_failed", **model) == 1
-    )
+    good = {"endpoint": "cn", "role": "failover", "outcome": "completed"}
+    assert scraped.value(attempts, **good, **model) == 1
+    bad = {"endpoint": "global", "role": "first", "outcome": outcome}
+    assert scraped.value(attempts, **bad, **model) == 1
     assert scraped.total("glm_proxy_upstream_headers_seconds_count") == 1
     error = CLIENT | {"endpoint": "global", "error_type": "upstream_connect_failed"}
     assert scraped.value("gen_ai_client_operation_duration_seconds_count", **error) == 1
@@ -280,10 +236,14 @@ def test_the_number_of_series_does_not_depend_on_what_clients_and_upstreams_say(
     """20,000 exchanges in which every word is made up."""
     numbers = itertools.count()
     base = a_record(usage=None, timeline=a_timeline(committed=None))
-    attempt = an_attempt()
+    attempt = a_loser(waited=1.0, usage=Usage(1, 2, 3, 4))
 
     def word() -> str:
         return f"word-{next(numbers)}"
+
+    def strange(role: str | None = None) -> AttemptRecord:
+        role = role or word()
+        return replace(attempt, endpoint=word(), model=word(), outcome=word(), role=role)
 
     def finish_a_strange_exchange(kind: str, outcome: str, stage: str) -> None:
         scraped.metrics.finish(
@@ -301,7 +261,11 @@ def test_the_number_of_series_does_not_depend_on_what_clients_and_upstreams_say(
                 upstream_code=word(),
                 finish_reason=word(),
                 key_fingerprint=word(),
-                attempts=(replace(attempt, endpoint=word(), model=word(), outcome=word()),),
+                reason=word(),
+                changes=(word(), f"{word()}={word()}"),
+                decisions=tuple(name + word() for name in ("", "hedge_", "retry_", "retry_key:")),
+                predicted=0.5,
+                attempts=(strange(), strange(), strange(role="hedge"), strange(role="failover")),
             )
         )
 
@@ -400,6 +364,9 @@ def everything(scraped: Scraped) -> None:
     scraped.metrics.connection_closed("cn", 'a "reason" \\ and\nmore', 3.0)
     scraped.metrics.watch_pool("cn", lambda: {"connections": 1, "streams": 2})
     scraped.metrics.watch_log("access", lambda: 0)
+    figures = {"waiting": 1, "in_flight": 2, "limit": 2, "resting_keys": 0}
+    scraped.metrics.watch_admission(lambda: [("cn", 'a "model"', figures)])
+    scraped.metrics.watch_breakers(lambda: [("cn", 'a "model"', "open")])
 
 
 def test_both_formats_parse_and_every_metric_says_what_it_means(scraped: Scraped) -> None:
@@ -466,7 +433,7 @@ def test_a_histogram_of_spans_has_its_unit_in_its_name(scraped: Scraped) -> None
     everything(scraped)
     for family in parse_plain(scraped.text()):
         if family.type == "histogram":
-            assert family.name.endswith(("_seconds", "_token_usage")), family.name
+            assert family.name.endswith(("_seconds", "_token_usage", "_ratio")), family.name
 
 
 def test_no_user_text_and_no_key_is_in_the_metrics(scraped: Scraped) -> None:
@@ -485,7 +452,13 @@ def test_no_user_text_and_no_key_is_in_the_metrics(scraped: Scraped) -> None:
             finish_reason=canary,
             upstream_code=canary,
             key_fingerprint=canary,
-            attempts=(an_attempt(endpoint=canary, model=canary, outcome=canary, protocol=canary),),
+            reason=canary,
+            changes=(canary, f"thinking={canary}"),
+            decisions=(canary, f"hedge_{canary}", f"retry_{canary}:{canary}"),
+            attempts=(
+                an_attempt(endpoint=canary, model=canary, outcome=canary, protocol=canary),
+                a_loser(endpoint=canary, role=canary, upstream_code=canary),
+            ),
         )
     )
     assert canary not in scraped.text()

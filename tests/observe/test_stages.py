@@ -6,7 +6,7 @@ import pytest
 
 from proxy.core.record import Record
 from proxy.observe.stages import stages
-from tests.fakes.records import RECEIVED, a_record, a_timeline, an_attempt
+from tests.fakes.records import RECEIVED, a_loser, a_record, a_timeline, an_attempt
 
 
 def seconds(record: Record) -> dict[str, float]:
@@ -38,17 +38,48 @@ def test_the_stages_up_to_reasoning_add_up_to_first_content() -> None:
 
 
 def test_failed_attempts_before_the_one_that_answered_are_a_stage_of_their_own() -> None:
-    failed = an_attempt(outcome="upstream_reset", started=RECEIVED + 0.002, sent=RECEIVED + 0.003)
+    failed = a_loser(started=RECEIVED + 0.002, sent=RECEIVED + 0.003)
     spans = seconds(a_record(attempts=(failed, an_attempt(started=RECEIVED + 0.008))))
     assert (spans["route"], spans["retry"], spans["connect"]) == (0.001, 0.006, 0.002)
 
 
 def test_a_hedge_that_lost_is_not_taken_for_the_attempt_that_answered() -> None:
     primary = an_attempt(started=RECEIVED + 0.004, sent=RECEIVED + 2.0)
-    hedge = an_attempt(started=RECEIVED + 0.8, sent=RECEIVED + 0.81, outcome="cancelled")
+    hedge = a_loser(started=RECEIVED + 0.8, sent=RECEIVED + 0.81, role="hedge")
     later = dict.fromkeys(("headers", "first_byte", "committed", "first_content"), 2.2)
     spans = seconds(a_record(attempts=(primary, hedge), timeline=a_timeline(sent=2.0, **later)))
     assert (spans["retry"], spans["connect"]) == (0.0, 1.996)
+
+
+def test_the_attempt_that_won_answers_however_near_another_was_sent() -> None:
+    first = a_loser(started=RECEIVED + 0.004, sent=RECEIVED + 0.010)
+    hedge = an_attempt(started=RECEIVED + 0.008, sent=RECEIVED + 0.011, role="hedge")
+    spans = seconds(a_record(attempts=(first, hedge)))
+    assert (spans["retry"], spans["connect"]) == (0.004, 0.002)
+
+
+def test_without_a_winner_the_attempt_that_was_sent_last_is_the_one() -> None:
+    tries = [a_loser(started=RECEIVED + at, sent=RECEIVED + at + 0.001) for at in (0.002, 0.007)]
+    spans = seconds(a_record(attempts=tuple(tries), timeline=a_timeline(sent=0.008)))
+    assert (spans["retry"], spans["connect"]) == (0.005, 0.001)
+
+
+def test_the_wait_for_a_place_is_a_stage_before_the_connection() -> None:
+    waited = an_attempt(started=RECEIVED + 0.008, waited=0.005)
+    record = a_record(attempts=(waited,))
+    spans = seconds(record)
+    assert list(spans)[:4] == ["receive", "route", "admission", "connect"]
+    assert (spans["route"], spans["admission"], spans["connect"]) == (0.002, 0.005, 0.002)
+    assert sum(spans.values()) == pytest.approx(record.duration)
+
+
+def test_who_did_not_wait_has_no_such_stage_and_a_second_wait_is_not_a_retry() -> None:
+    assert "admission" not in seconds(a_record())
+    failed = a_loser(started=RECEIVED + 0.003, waited=0.002, sent=RECEIVED + 0.004)
+    again = an_attempt(started=RECEIVED + 0.009, waited=0.004, role="retry")
+    spans = seconds(a_record(attempts=(failed, again)))
+    assert "route" in spans
+    assert (spans["route"], spans["retry"], spans["admission"]) == (0.0, 0.004, 0.004)
 
 
 def test_an_exchange_that_was_refused_was_only_received() -> None:

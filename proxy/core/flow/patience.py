@@ -14,6 +14,7 @@ from typing import NamedTuple
 class Limits(NamedTuple):
     """How long an attempt may take (seconds) and how much it may bring (bytes)."""
 
+    headers: float | None
     first_token: float | None
     """None: an attempt that nothing can replace keeps what remains of `total`."""
     idle: float
@@ -27,14 +28,14 @@ class Limits(NamedTuple):
     @property
     def shortest(self) -> float:
         """The least time in which anything can fall due, whatever happens meanwhile."""
-        waits = (self.first_token, self.idle, self.total, self.heartbeat, self.stall)
-        return min(wait for wait in waits if wait)
+        return min(filter(None, self[:-1]))
 
 
 class Due(Enum):
     """What to do when a deadline is reached."""
 
     TOTAL = auto()
+    HEADERS = auto()
     FIRST_TOKEN = auto()
     IDLE = auto()
     STALL = auto()
@@ -45,6 +46,7 @@ class Marks(NamedTuple):
     """The moments a deadline is counted from; None is "not reached" or "does not apply"."""
 
     sent: float
+    awaiting_head: bool
     awaiting_token: bool
     last_useful: float | None
     last_write: float | None
@@ -54,6 +56,8 @@ class Marks(NamedTuple):
 def next_due(limits: Limits, marks: Marks) -> tuple[float, Due]:
     """The earliest deadline and what it means."""
     due = [(marks.sent + limits.total, Due.TOTAL)]
+    if limits.headers is not None and marks.awaiting_head:
+        due.append((marks.sent + limits.headers, Due.HEADERS))
     if limits.first_token is not None and marks.awaiting_token:
         due.append((marks.sent + limits.first_token, Due.FIRST_TOKEN))
     if marks.paused_since is not None:

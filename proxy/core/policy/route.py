@@ -8,21 +8,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import translate
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import orjson
 
-from proxy.config import Config, Endpoint, Match, Params, RouteRule, StreamSettings, Timeouts
+from proxy.config import (
+    Admission,
+    Attempts,
+    Config,
+    Endpoint,
+    Hedge,
+    Match,
+    Params,
+    RouteRule,
+    StreamSettings,
+    Timeouts,
+)
 from proxy.core.policy.capability import Capabilities, is_pattern
-from proxy.core.policy.rewrite import checked
 from proxy.core.wire.request import ChatRequest
 from proxy.core.wire.target import Target
 
 DEFAULT: Final = "default"
 """The name of the route for what no rule matches."""
+_KEPT: Final = 256
+"""Decisions kept for models that callers asked for; they may ask for any name."""
 
 
 class Candidate(NamedTuple):
@@ -31,6 +43,10 @@ class Candidate(NamedTuple):
     model: str
     """The model to ask for; empty where a request names none."""
     endpoint: Endpoint
+    keys: str | None = None
+    """The endpoint's key group to use; None: its own keys, or the caller's."""
+    tier: int = 0
+    """Preference: the least is tried first; candidates of one tier are equally good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +57,30 @@ class Route:
     reason: str
     """Why, in one word for the log: `rule`, or `default` when no rule matched."""
     candidates: tuple[Candidate, ...]
-    """Best first, never empty. The exchange uses the first."""
+    """In the order of the settings, each once, never empty."""
     params: Params
     """Request fields to set."""
     timeouts: Timeouts
     stream: StreamSettings
+    attempts: Attempts
+    admission: Admission
+    hedge: Hedge | None
+    """None: no hedging."""
+    commit: Literal["late", "early"]
+    first_content_target: float | None
+    """Seconds; None: the candidates in their order."""
+    confidence: float
+    """How sure the first content's prediction has to be, between 0 and 1."""
+    share: bool
+    """Whether identical requests of one key get one upstream answer."""
 
 
 class Router:
     """The routes of the settings, compiled."""
 
     def __init__(self, config: Config) -> None:
-        """Raises ValueError, naming the route, for parameters that no request can carry."""
-        self._rules = tuple(_Rule(rule, config) for rule in config.routes)
-        self._default = _Rule(RouteRule(name=DEFAULT), config)
+        self._rules = tuple(_Rule(rule, config, "rule") for rule in config.routes)
+        self._default = _Rule(RouteRule(name=DEFAULT), config, DEFAULT)
 
     def plan(
         self, request: ChatRequest | None, target: Target, headers: Mapping[str, str]
@@ -66,27 +92,24 @@ class Router:
         """
         for rule in self._rules:
             if rule.matches(request, target, headers):
-                return rule.route(request, "rule")
-        return self._default.route(request, DEFAULT)
+                return rule.route(request)
+        return self._default.route(request)
 
 
 class _Rule:
     """One route of the settings, its patterns compiled."""
 
-    def __init__(self, rule: RouteRule, config: Config) -> None:
-        self._name = rule.name
+    def __init__(self, rule: RouteRule, config: Config, reason: str) -> None:
         self._match = rule.match
         self._model = _any_of(rule.match.model)
         self._path = _any_of(rule.match.path)
         self._headers = [(name, _any_of((one,))) for name, one in rule.match.header.items()]
         self._of_chat = _is_of_chat(rule.match)
         self._choices = tuple(_choices(rule, config.endpoints))
-        self._timeouts = rule.timeouts or config.timeouts
-        self._stream = rule.stream or config.stream
-        try:
-            self._params = checked(rule.params)
-        except ValueError as error:
-            raise ValueError(f"route {rule.name}: {error}") from None
+        self._follows_caller = any(choice.model is None for choice in self._choices)
+        self._route = _route(rule, config, reason, self._candidates(""))
+        self._by_model: dict[str, Route] = {}
+        self._passed = replace(self._route, candidates=self._nameless())
 
     def matches(
         self, request: ChatRequest | None, target: Target, headers: Mapping[str, str]
@@ -109,19 +132,58 @@ class _Rule:
             return False
         return self._model.match(request.model) is not None
 
-    def route(self, request: ChatRequest | None, reason: str) -> Route:
-        asked = None if request is None else request.model
-        return Route(
-            name=self._name,
-            reason=reason,
-            candidates=tuple(
-                Candidate("" if asked is None else model or asked, endpoint)
-                for model, endpoint in self._choices
-            ),
-            params=self._params,
-            timeouts=self._timeouts,
-            stream=self._stream,
+    def route(self, request: ChatRequest | None) -> Route:
+        """The decision; only models that are as asked make it differ between requests."""
+        if request is None:
+            return self._passed
+        if not self._follows_caller:
+            return self._route
+        route = self._by_model.get(request.model)
+        if route is None:
+            if len(self._by_model) >= _KEPT:
+                self._by_model.clear()
+            route = replace(self._route, candidates=self._candidates(request.model))
+            self._by_model[request.model] = route
+        return route
+
+    def _candidates(self, asked: str) -> tuple[Candidate, ...]:
+        return _each_once(
+            Candidate(asked if model is None else model, endpoint, keys, tier)
+            for model, endpoint, keys, tier in self._choices
         )
+
+    def _nameless(self) -> tuple[Candidate, ...]:
+        """For requests that name no model."""
+        return _each_once(choice._replace(model="") for choice in self._route.candidates)
+
+
+def _route(
+    rule: RouteRule, config: Config, reason: str, candidates: tuple[Candidate, ...]
+) -> Route:
+    hedge = rule.hedge or config.hedge
+    return Route(
+        name=rule.name,
+        reason=reason,
+        candidates=candidates,
+        params=rule.params,
+        timeouts=rule.timeouts or config.timeouts,
+        stream=rule.stream or config.stream,
+        attempts=rule.attempts or config.attempts,
+        admission=rule.admission or config.admission,
+        hedge=None if hedge == "off" else hedge,
+        commit=rule.commit or config.commit,
+        first_content_target=rule.first_content_target,
+        confidence=rule.confidence,
+        share=rule.share,
+    )
+
+
+def _each_once(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """Without repetitions: a candidate that failed is not found again under the same name."""
+    found: dict[tuple[str, str, str | None], Candidate] = {}
+    for candidate in candidates:
+        found.setdefault((candidate.model, candidate.endpoint.name, candidate.keys), candidate)
+    return tuple(found.values())
 
 
 def _is_of_chat(match: Match) -> bool:
@@ -136,14 +198,26 @@ def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(translate, patterns)))
 
 
-def _choices(
-    rule: RouteRule, endpoints: tuple[Endpoint, ...]
-) -> Iterator[tuple[str | None, Endpoint]]:
-    """Model (None: as asked) and endpoint of each candidate; without an endpoint, each of all."""
-    for candidate in rule.candidates:
+class _Choice(NamedTuple):
+    """A candidate of the settings; model None is the one asked for."""
+
+    model: str | None
+    endpoint: Endpoint
+    keys: str | None
+    tier: int
+
+
+def _choices(rule: RouteRule, endpoints: tuple[Endpoint, ...]) -> Iterator[_Choice]:
+    """One without an endpoint stands for each of all, equally good; without any candidate the
+    endpoints are preferred in their order."""
+    if "candidates" not in rule.model_fields_set:
+        for tier, endpoint in enumerate(endpoints):
+            yield _Choice(None, endpoint, None, tier)
+        return
+    for tier, candidate in enumerate(rule.candidates):
         for endpoint in endpoints:
             if candidate.endpoint in (None, endpoint.name):
-                yield candidate.model, endpoint
+                yield _Choice(candidate.model, endpoint, candidate.keys, tier)
 
 
 # --- GET /v1/models ----------------------------------------------------------------------------

@@ -19,23 +19,18 @@ from proxy.errors import UpstreamSaid
 _LONGEST_MESSAGE = 300
 
 
-def error_body(dialect: Dialect, status: int, body: bytes, *, api_key: str | None) -> bytes:
-    """The body of an upstream's error answer for a client of `dialect`.
-
-    `api_key` is the endpoint's own key: a body that holds it is never passed on as it is.
-    """
-    body = masked(body, api_key)
+def error_body(dialect: Dialect, status: int, body: bytes) -> bytes:
+    """The body of an upstream's error answer for a client of `dialect`; `masked` comes first."""
     if _has_shape(dialect.name, body):
         return body
-    message = _message(body) or f"the upstream answered with status {status}"
+    message = error_message(body) or f"the upstream answered with status {status}"
     return dialect.error_body(UpstreamSaid(message, status=status, code=dialect.error_code(body)))
 
 
-def masked(body: bytes, api_key: str | None) -> bytes:
-    """`body` without `api_key`, as it is or as JSON, a URL or base64 write it."""
-    if api_key:
-        for spelling in _spellings(api_key):
-            body = body.replace(spelling, b"***")
+def masked(body: bytes, api_key: str) -> bytes:
+    """`body` without an endpoint's own key, as it is or as JSON, a URL or base64 write it."""
+    for spelling in _spellings(api_key):
+        body = body.replace(spelling, b"***")
     return body
 
 
@@ -57,7 +52,7 @@ def heard_error(dialect: Dialect, event: Event) -> Event:
     """
     if not dialect.error_name or event.name == dialect.error_name:
         return event
-    body = error_body(dialect, UpstreamSaid.status, event.data, api_key=None)
+    body = error_body(dialect, UpstreamSaid.status, event.data)
     return Event(frame(body, dialect.error_name), body, dialect.error_name)
 
 
@@ -75,7 +70,7 @@ def _parsed(body: bytes) -> Any:
         return None
 
 
-def _message(body: bytes) -> str | None:
+def error_message(body: bytes) -> str | None:
     """What the upstream said, when it said it in JSON; pages are not for SDKs to print."""
     parsed = _parsed(body)
     if not isinstance(parsed, dict):

@@ -17,11 +17,13 @@ from proxy.core.wire.dialect import (
     NOT_JSON,
     OTHER,
     PING,
+    PREFACE,
     REASONING,
     TOOL,
     Answer,
     Delta,
     Dialect,
+    Generation,
     Kind,
     Meaning,
     code_of,
@@ -31,6 +33,7 @@ from proxy.core.wire.dialect import (
     parse,
     text_of,
 )
+from proxy.core.wire.generation import OneStart
 from proxy.core.wire.sse import frame
 from proxy.errors import ProxyError
 
@@ -40,6 +43,7 @@ _DELTAS: Final = {
     "input_json_delta": ("partial_json", TOOL),
 }
 _TOOL_BLOCKS: Final = ("tool_use", "server_tool_use", "mcp_tool_use")
+_OPENED_EMPTY: Final = ("text", "thinking")
 
 
 class Anthropic(Dialect):
@@ -64,6 +68,9 @@ class Anthropic(Dialect):
         except (KeyError, TypeError):
             pass
         return _read_object(object_of(value), name)
+
+    def generation(self) -> Generation:
+        return OneStart()
 
     def model(self, data: bytes) -> str | None:
         return text_of(object_of(parse(data).get("message")).get("model"))
@@ -122,7 +129,7 @@ def _read_object(value: dict[str, object], name: bytes) -> Meaning:
             usage = _usage(object_of(value.get("message")).get("usage"))
             # GLM's zeros here stand for "not known yet".
             known = usage is not None and (usage.input_tokens or usage.output_tokens)
-            return Meaning(Kind.OTHER, usage=usage) if known else OTHER
+            return Meaning(Kind.PREFACE, usage=usage) if known else PREFACE
         case "message_delta":
             reason = text_of(object_of(value.get("delta")).get("stop_reason"))
             return Meaning(
@@ -137,11 +144,14 @@ def _read_object(value: dict[str, object], name: bytes) -> Meaning:
 
 
 def _read_block(block: dict[str, object]) -> Meaning:
-    if block.get("type") in _TOOL_BLOCKS:
+    kind = block.get("type")
+    if kind in _TOOL_BLOCKS:
         return TOOL
     if text_of(block.get("text")):
         return CONTENT
-    return REASONING if text_of(block.get("thinking")) else OTHER
+    if text_of(block.get("thinking")):
+        return REASONING
+    return PREFACE if kind in _OPENED_EMPTY else OTHER
 
 
 def _usage(value: object) -> Usage | None:

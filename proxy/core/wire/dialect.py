@@ -20,7 +20,7 @@ class Kind(IntEnum):
     """What an event carries, in short."""
 
     OTHER = 0
-    """A role, a ping, a comment, an unknown shape, not JSON."""
+    """A ping, a comment, an unknown shape, not JSON."""
     REASONING = 1
     """A token of the thinking before the answer."""
     CONTENT = 2
@@ -33,6 +33,8 @@ class Kind(IntEnum):
     """The dialect's own end of the stream: `[DONE]`, `message_stop`."""
     ERROR = 6
     """An error the upstream tells in the stream."""
+    PREFACE = 7
+    """It opens an answer, or a block of one, and no token is in it yet."""
 
 
 class Meaning(NamedTuple):
@@ -59,6 +61,7 @@ COMMENT: Final = Meaning(Kind.OTHER)
 PING: Final = Meaning(Kind.OTHER)
 """An event that only says that the connection lives: no useful byte."""
 NOT_JSON: Final = Meaning(Kind.OTHER)
+PREFACE: Final = Meaning(Kind.PREFACE)
 
 PLAIN: Final = (OTHER, REASONING, CONTENT, TOOL)
 """The constants of the kinds an event can have without saying more, by kind."""
@@ -88,6 +91,21 @@ class Delta(NamedTuple):
     """It finishes too: nothing can be merged with it."""
 
 
+class Generation(ABC):
+    """The generation a stream began with. It keeps what it knows of it: one for each stream."""
+
+    mark: bytes = b""
+    """What the data of an event holds, if it surely belongs to it; nothing: there is no need to
+    look. Only `is_left` changes it."""
+
+    @abstractmethod
+    def is_left(self, data: bytes, meaning: Meaning) -> bool:
+        """Whether the stream went over to another generation with this event.
+
+        It is asked of every event that is not known to be a usual one, in the order they came.
+        """
+
+
 class Dialect(ABC):
     """One of the two languages a client and the upstream speak."""
 
@@ -101,6 +119,10 @@ class Dialect(ABC):
     @abstractmethod
     def read(self, data: bytes, name: bytes = b"") -> Meaning:
         """What an event means, from its data and its name."""
+
+    @abstractmethod
+    def generation(self) -> Generation:
+        """A new stream's generation, of which nothing is known yet."""
 
     @abstractmethod
     def model(self, data: bytes) -> str | None:

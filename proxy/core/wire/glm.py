@@ -17,10 +17,12 @@ from proxy.core.wire.dialect import (
     END,
     NOT_JSON,
     PLAIN,
+    PREFACE,
     REASONING,
     Answer,
     Delta,
     Dialect,
+    Generation,
     Kind,
     Meaning,
     code_of,
@@ -30,6 +32,7 @@ from proxy.core.wire.dialect import (
     parse,
     text_of,
 )
+from proxy.core.wire.generation import SameId
 from proxy.core.wire.sse import frame
 from proxy.errors import ProxyError
 
@@ -63,6 +66,9 @@ class Glm(Dialect):
         except (KeyError, TypeError, ValueError, AttributeError):
             pass
         return _read_object(object_of(value))
+
+    def generation(self) -> Generation:
+        return SameId()
 
     def model(self, data: bytes) -> str | None:
         return text_of(parse(data).get("model"))
@@ -122,11 +128,14 @@ def _read_object(value: dict[str, object]) -> Meaning:
     kind = max((_kind(choice.get("delta")) for choice in _choices(value)), default=Kind.OTHER)
     reason = _finish_reason(value)
     usage = _usage(value)
-    if reason and kind is Kind.OTHER:
-        kind = Kind.FINISH
+    if kind is Kind.OTHER:
+        if reason:
+            kind = Kind.FINISH
+        elif _only_opens(value):
+            kind = Kind.PREFACE
     if reason or usage:
         return Meaning(kind, reason, usage)
-    return PLAIN[kind]
+    return PREFACE if kind is Kind.PREFACE else PLAIN[kind]
 
 
 def _kind(value: object) -> Kind:
@@ -136,6 +145,20 @@ def _kind(value: object) -> Kind:
     if _is_visible(delta.get("content")) or object_of(delta.get("audio")):
         return Kind.CONTENT
     return Kind.REASONING if text_of(delta.get("reasoning_content")) else Kind.OTHER
+
+
+def _only_opens(value: dict[str, object]) -> bool:
+    """Whether it says who speaks, at most: `{"delta": {"role": "assistant", "content": ""}}`."""
+    choices = _choices(value)
+    if not choices or value.get("web_search") or value.get("content_filter"):
+        return False
+    deltas = [choice.get("delta") for choice in choices]
+    return all(isinstance(delta, dict) and not _said_in(delta) for delta in deltas)
+
+
+def _said_in(delta: dict[str, object]) -> bool:
+    """Anything, also what is not known here: some gateways have a name of their own for text."""
+    return any(said for key, said in delta.items() if key != "role")
 
 
 def _is_visible(content: object) -> bool:

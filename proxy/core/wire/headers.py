@@ -6,8 +6,9 @@ the client it keeps out the upstream's cookies, server names and framing.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from proxy import __version__
@@ -284,14 +285,19 @@ def added(
     model: str | None = None,
     endpoint: str | None = None,
     attempts: int | None = None,
+    changes: Sequence[str] = (),
+    reason: str | None = None,
+    route: str | None = None,
     timings: Iterable[tuple[str, float]] = (),
     stream: bool = False,
     should_retry: bool | None = None,
+    retry_after: float | None = None,
 ) -> list[tuple[str, str]]:
     """The response headers of our own; what is None is not known, or not to be said.
 
-    `model` and `endpoint` are what served; `timings` are stages and their seconds, as far as
-    known; `should_retry` is what SDKs obey before their own judgement.
+    `model` and `endpoint` are what served, `changes` what a route changed in the request, `route`
+    and `reason` why; `timings` are stages and their seconds, as far as known; `should_retry` is
+    what SDKs obey before their own judgement; `retry_after` is in seconds.
     """
     headers = [("x-request-id", _safe(request_id))]
     if model:
@@ -300,6 +306,12 @@ def added(
         headers.append(("x-glm-proxy-endpoint", _safe(endpoint)))
     if attempts is not None:
         headers.append(("x-glm-proxy-attempts", str(attempts)))
+    if route:
+        headers.append(("x-glm-proxy-route", _safe(route)))
+    if reason:
+        headers.append(("x-glm-proxy-reason", _safe(reason)))
+    if changes:
+        headers.append(("x-glm-proxy-changes", _safe(", ".join(changes))))
     stages = ", ".join(f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in timings)
     if stages:
         headers.append(("server-timing", _safe(stages)))
@@ -307,6 +319,8 @@ def added(
         headers += [("x-accel-buffering", "no"), ("cache-control", "no-cache")]
     if should_retry is not None:
         headers.append(("x-should-retry", "true" if should_retry else "false"))
+    if retry_after is not None:
+        headers.append(("retry-after", str(max(0, math.ceil(retry_after)))))
     return headers
 
 

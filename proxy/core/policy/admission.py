@@ -1,0 +1,233 @@
+"""Who may start now, with which key, and who waits: one gate for one place.
+
+A place is one model at one endpoint with one group of keys. Its gate is plain state: `proxy.net`
+asks it, wakes those it lets go, and comes back when time alone could change the answer. Times are
+seconds on one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import ceil
+from typing import Final, NamedTuple
+
+from proxy.config import Admission
+from proxy.core.policy.admission_limit import Ending, Grant, KeyLimit
+from proxy.core.policy.admission_queue import FairQueue, Ticket
+
+KEPT_UNUSED: Final = 600.0
+"""A gate that nobody used for so long is forgotten, with what it has learned."""
+SPARE: Final = 0.1
+"""Of a limit: what a request that could as well not be made leaves free."""
+NEWS: Final = 0.1
+"""Weight of the latest service time in their mean."""
+
+
+class Place(NamedTuple):
+    """What has a limit of its own, for each key."""
+
+    endpoint: str
+    group: str
+    """A key group's name, or the fingerprint of the caller's own key."""
+    model: str
+
+
+class Figures(NamedTuple):
+    """For gauges; they add up."""
+
+    waiting: int
+    in_flight: int
+    limit: int
+    """Of the keys whose limit is known; 0: of none."""
+    resting: int
+
+
+def most_of(settings: Admission, start: int | None) -> int | None:
+    """The number that is never exceeded; None: it is learned. `start` is the model's own."""
+    if isinstance(settings.limit, int):
+        return settings.limit
+    return start if settings.limit == "model" else None
+
+
+class Gate:
+    """One place: its keys with their limits, and those who wait."""
+
+    def __init__(self, now: float) -> None:
+        self.used = now
+        self._keys: tuple[str, ...] = ()
+        self._limits: dict[str, KeyLimit] = {}
+        self._only: KeyLimit | None = None
+        self._queue = FairQueue()
+        self._most: int | None = None
+        self._service: float | None = None
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    @property
+    def in_flight(self) -> int:
+        return sum(limit.in_flight for limit in self._limits.values())
+
+    def use(self, keys: Sequence[str], most: int | None, now: float) -> None:
+        """Say which keys there are (one at least, their order decides ties) and the number that
+        is never exceeded on any of them."""
+        self.used = now
+        keys = tuple(keys)
+        if keys == self._keys and most == self._most:
+            return
+        self._keys, self._most = keys, most
+        old = self._limits
+        self._limits = {key: old.get(key) or KeyLimit(key, most) for key in self._keys}
+        # A key that is gone stays until what it runs is over.
+        self._limits |= {k: v for k, v in old.items() if v.in_flight and k not in self._limits}
+        for limit in self._limits.values():
+            limit.set_most(most)
+        self._only = self._limits[keys[0]] if len(keys) == 1 else None
+
+    # --- start -----------------------------------------------------------------------------
+
+    def enter(self, now: float) -> Grant | None:
+        """A place at once, when there is one and nobody waits for it."""
+        if self._queue:
+            return None
+        limit = self._pick(now)
+        return limit.take(now) if limit is not None else None
+
+    def enter_spare(self, now: float, *, spare: bool) -> Grant | None:
+        """A place that nobody waits for, never above the limit; with `spare`, only one that leaves
+        a tenth of its key's limit free, and one place at least."""
+        if self._queue:
+            return None
+        limit = self._least_loaded(one for one in self._usable(now) if one.has_room(now))
+        if limit is None:
+            return None
+        if spare and limit.limit is not None:
+            left = limit.limit - limit.in_flight - 1
+            if limit.is_pausing(now) or left < ceil(limit.limit * SPARE):
+                return None
+        return limit.take(now)
+
+    def enter_anyway(self, now: float) -> Grant:
+        """A place without any limit: admission is off. Resting keys are left alone here too."""
+        limit = self._least_loaded(self._usable(now))
+        assert limit is not None
+        return limit.take(now, free=True)
+
+    # --- wait ------------------------------------------------------------------------------
+
+    def join(self, caller: str, since: float) -> Ticket:
+        """Wait for a place; then call `serve`."""
+        return self._queue.add(caller, since)
+
+    def serve(self, now: float) -> list[Ticket]:
+        """Let go who may, in order. Call it after every change, and when `look_again` says."""
+        served: list[Ticket] = []
+        while self._queue and (limit := self._pick(now)) is not None:
+            ticket, turn = self._queue.pop(now)
+            grant = ticket.grant = limit.take(now)
+            grant.caller, grant.turn = ticket.caller, turn
+            served.append(ticket)
+        return served
+
+    def leave(self, ticket: Ticket, now: float) -> None:
+        """It waits no more; a place that it got and did not use is free. Then call `serve`."""
+        if ticket.grant is None:
+            if not ticket.left:
+                self._queue.remove(ticket)
+        else:
+            self.release(ticket.grant, Ending.UNSENT, now)
+        ticket.left = True
+
+    def look_again(self, now: float) -> float | None:
+        """When time alone could let somebody go who waits; None: only an event can."""
+        if not self._queue:
+            return None
+        times = [one.look_again(now) for one in self._usable(now)]
+        times += [self._limits[key].resting_until for key in self._keys]
+        return min((time for time in times if time is not None and time > now), default=None)
+
+    # --- end -------------------------------------------------------------------------------
+
+    def release(self, grant: Grant, ending: Ending, now: float) -> None:
+        """Give a place back; only the first time counts. Then call `serve`."""
+        if grant.returned:
+            return
+        grant.returned = True
+        self.used = now
+        limit = grant.limit
+        limit.give_back(grant, ending, now)
+        if ending is Ending.DONE:
+            self._took(now - grant.at)
+        elif grant.caller is not None:
+            self._queue.give_back_turn(grant.caller, grant.turn, grant.at)
+        if not limit.in_flight and limit.key not in self._keys:
+            self._limits.pop(limit.key, None)
+
+    def rest(self, key: str, until: float) -> None:
+        """Leave a key alone until then; while all rest, the one that returns first is used."""
+        if key in self._limits:
+            self._limits[key].resting_until = until
+
+    def has_other_key(self, key: str, now: float) -> bool:
+        """Whether another key than this one is there and does not rest."""
+        return any(one != key and self._limits[one].resting_until <= now for one in self._keys)
+
+    # --- foresight -------------------------------------------------------------------------
+
+    def expected_wait(self, caller: str | None, since: float, now: float) -> float | None:
+        """Seconds until those before a request of `caller` are let go; None: not known."""
+        return self._time_for(self._queue.ahead(caller, since), now)
+
+    def predicted_wait(self, now: float) -> float:
+        """Seconds that a new caller's request would wait; 0 also where nothing is known."""
+        if not self._queue and any(one.has_room(now) for one in self._usable(now)):
+            return 0.0
+        return self._time_for(self._queue.ahead(None, now) + 1, now) or 0.0
+
+    def figures(self, now: float) -> Figures:
+        limits = self._limits.values()
+        return Figures(
+            self.waiting,
+            self.in_flight,
+            sum(one.limit or 0 for one in limits),
+            sum(one.resting_until > now for one in limits),
+        )
+
+    def is_idle(self) -> bool:
+        """Nobody is in flight or waits."""
+        return not self._queue and not self.in_flight
+
+    def is_forgotten(self, now: float) -> bool:
+        """Nothing is lost without it: long unused, and none of its keys has to rest."""
+        unused = self.is_idle() and now >= self.used + KEPT_UNUSED
+        return unused and all(one.resting_until <= now for one in self._limits.values())
+
+    # --- which key -------------------------------------------------------------------------
+
+    def _pick(self, now: float) -> KeyLimit | None:
+        if self._only is not None and self._only.has_room(now):
+            return self._only
+        usable = self._usable(now)
+        with_room = self._least_loaded(one for one in usable if one.has_room(now))
+        if with_room is not None:
+            return with_room
+        return self._least_loaded(one for one in usable if one.may_probe(now))
+
+    def _usable(self, now: float) -> list[KeyLimit]:
+        limits = [self._limits[key] for key in self._keys]
+        awake = [one for one in limits if one.resting_until <= now]
+        return awake or [min(limits, key=lambda one: one.resting_until)]
+
+    def _least_loaded(self, limits: Iterable[KeyLimit]) -> KeyLimit | None:
+        return min(limits, key=lambda one: one.in_flight, default=None)
+
+    def _took(self, seconds: float) -> None:
+        mean = self._service
+        self._service = seconds if mean is None else mean + NEWS * (seconds - mean)
+
+    def _time_for(self, turns: int, now: float) -> float | None:
+        if self._service is None:
+            return None
+        places = sum(one.limit or max(1, one.in_flight) for one in self._usable(now))
+        return turns * self._service / places

@@ -1,0 +1,276 @@
+"""What is known of each candidate: how soon it answers, how often it fails, its breaker.
+
+Times to the first token and to the first content are kept apart, and both by the request's shape,
+since a prompt of 100 KB is read longer than one of 1 KB. Attempts that still run are known too: one
+that is late already says that the candidate has become slow, seconds before its answer would.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from math import exp2, sqrt
+from typing import Final, NamedTuple
+
+from proxy.config import Breaker as BreakerSettings
+from proxy.core.policy.breaker import Breaker
+from proxy.core.policy.outcome import Outcome
+from proxy.core.policy.sketch import COUNT, SECONDS, LiveSketch
+
+SIZES: Final = (4 << 10, 24 << 10, 96 << 10)
+"""Bytes of the body at which the next class of sizes begins."""
+CAPACITY: Final = 512
+"""Candidates that are remembered."""
+
+_ENOUGH: Final = 1.5
+"""Values that a shape must have to speak for itself; with fewer, its neighbours do."""
+_HOPE: Final = 1.5
+"""Standard errors by which a candidate gets the benefit of the doubt."""
+
+
+class Shape(NamedTuple):
+    """What of a request decides how soon it can be answered. There are eight."""
+
+    size: int
+    """0 to 3: the class of the body's size."""
+    tools: bool
+
+
+def shape_of(size: int, tools: bool) -> Shape:
+    """The shape of a request with a body of `size` bytes, with or without `tools`."""
+    return Shape(sum(size >= edge for edge in SIZES), tools)
+
+
+class _Spans:
+    """One kind of time, by shape."""
+
+    __slots__ = ("_all", "_shapes")
+
+    def __init__(self) -> None:
+        self._all = LiveSketch()
+        self._shapes: dict[Shape, LiveSketch] = {}
+
+    def add(self, shape: Shape, seconds: float, now: float) -> None:
+        self._own(shape).add(seconds, now)
+        self._all.add(seconds, now)
+
+    def at_least(self, shape: Shape, seconds: float, now: float) -> None:
+        self._own(shape).at_least(seconds, now)
+        self._all.at_least(seconds, now)
+
+    def weight(self, shape: Shape, now: float) -> float:
+        own = self._shapes.get(shape)
+        return 0.0 if own is None else own.weight(now)
+
+    def best(self, shape: Shape, now: float) -> LiveSketch:
+        """The shape's own sketch; without data, its best known neighbour's, then that of all."""
+        own = self._shapes.get(shape)
+        if own is not None and own.weight(now) >= _ENOUGH:
+            return own
+        known = [near for one in _neighbours(shape) if (near := self._shapes.get(one))]
+        best = max(known, key=lambda sketch: sketch.weight(now), default=self._all)
+        return best if best.weight(now) >= _ENOUGH else self._all
+
+    def _own(self, shape: Shape) -> LiveSketch:
+        own = self._shapes.get(shape)
+        if own is None:
+            own = self._shapes[shape] = LiveSketch()
+        return own
+
+
+def _neighbours(shape: Shape) -> Iterator[Shape]:
+    yield Shape(shape.size, not shape.tools)
+    yield Shape(shape.size - 1, shape.tools)
+    yield Shape(shape.size + 1, shape.tools)
+
+
+class Ticket(NamedTuple):
+    """One attempt that runs."""
+
+    shape: Shape
+    number: int
+
+
+class _Running:
+    """Attempts of one shape that have no content yet, in the order they began."""
+
+    __slots__ = ("_began", "_count", "_overtaken")
+
+    def __init__(self) -> None:
+        self._began: dict[int, float] = {}
+        self._count = 0
+        self._overtaken = 0
+        """The highest number that has ended."""
+
+    def __len__(self) -> int:
+        return len(self._began)
+
+    def begin(self, now: float) -> int:
+        self._count += 1
+        self._began[self._count] = now
+        return self._count
+
+    def end(self, number: int) -> None:
+        if self._began.pop(number, None) is not None:
+            self._overtaken = max(self._overtaken, number)
+
+    def oldest(self, now: float) -> float | None:
+        """Seconds that the oldest has run."""
+        for began in self._began.values():
+            return now - began
+        return None
+
+    def late(self, expected: float, now: float) -> list[float]:
+        """Seconds that those run which are late in a row: none that began after them has ended.
+
+        One that others have overtaken is an exception, and counts when it ends: those that run
+        long are found running more often than they occur.
+        """
+        return [
+            now - began
+            for number, began in self._began.items()
+            if number > self._overtaken and now - began > expected
+        ]
+
+
+class Vitals:
+    """One candidate.
+
+    Each attempt calls `begin` when it is sent and `end` when its first content has come, or when
+    it ended without; and of `answered` and `late` the one that applies, or neither.
+    """
+
+    __slots__ = ("_contents", "_failed", "_last", "_running", "_tokens", "_told", "breaker")
+
+    def __init__(self, breaker: Breaker | None) -> None:
+        self.breaker = breaker
+        """None: the settings switch it off."""
+        self._tokens = _Spans()
+        self._contents = _Spans()
+        self._running: dict[Shape, _Running] = {}
+        self._failed = self._told = self._last = 0.0
+
+    # --- attempts --------------------------------------------------------------------------
+
+    def begin(self, shape: Shape, now: float) -> Ticket:
+        """An attempt was sent. The ticket is for `end`."""
+        running = self._running.get(shape)
+        if running is None:
+            running = self._running[shape] = _Running()
+        return Ticket(shape, running.begin(now))
+
+    def end(self, ticket: Ticket) -> None:
+        """The attempt has its first content, or ended without. Twice is once."""
+        self._running[ticket.shape].end(ticket.number)
+
+    def answered(
+        self, shape: Shape, first_token: float | None, first_content: float | None, now: float
+    ) -> None:
+        """Seconds from sent to the marks that were reached. Call it as soon as both are known."""
+        if first_token is not None:
+            self._tokens.add(shape, first_token, now)
+        if first_content is not None:
+            self._contents.add(shape, first_content, now)
+
+    def late(self, shape: Shape, elapsed: float, now: float) -> None:
+        """It was abandoned after `elapsed` seconds, without a token."""
+        self._tokens.at_least(shape, elapsed, now)
+        self._contents.at_least(shape, elapsed, now)
+
+    def ended(self, outcome: Outcome, now: float) -> None:
+        """An attempt ended, well or not; what says nothing of the candidate is not counted."""
+        if outcome is Outcome.NEUTRAL:
+            return
+        kept = self._kept(now) * exp2(-1.0 / COUNT)
+        self._told = self._told * kept + 1.0
+        self._failed = self._failed * kept + (outcome is Outcome.FAILURE)
+        self._last = max(self._last, now)
+
+    # --- what is to be expected ------------------------------------------------------------
+
+    def first_token(self, q: float, shape: Shape, now: float) -> float | None:
+        """Seconds within which the first token of any kind comes, as a share `q` of them did."""
+        return self._tokens.best(shape, now).quantile(q, now)
+
+    def first_content(self, q: float, shape: Shape, now: float) -> float | None:
+        """Seconds within which the first visible token comes, as a share `q` of them did.
+
+        The fewer they were, the more hopeful. Attempts that run now, and are late by that, count as
+        `late` ones do; with nothing but attempts that run, it is what the oldest has waited.
+        """
+        sketch = self._contents.best(shape, now)
+        q = _hopeful(q, sketch.weight(now))
+        expected = sketch.quantile(q, now)
+        running = self._running.get(shape)
+        if not running:
+            return expected
+        if expected is None:
+            return running.oldest(now)
+        late = running.late(expected, now)
+        if not late:
+            return expected
+        feared = sketch.copy()
+        feared.at_least(late[len(late) // 2], now, weight=len(late))
+        return feared.quantile(q, now)
+
+    def weight(self, shape: Shape, now: float) -> float:
+        """How many answers of that shape are known; running attempts will be, and count too."""
+        return self._contents.weight(shape, now) + len(self._running.get(shape, ()))
+
+    def slower(self, shape: Shape, now: float) -> bool:
+        """Whether it has become slower within the last minute."""
+        return self._contents.best(shape, now).slower(now)
+
+    def error_rate(self, now: float) -> float:
+        """Share of failures among the latest attempts, 0 to 1; of a few it is never told as 1."""
+        kept = self._kept(now)
+        return self._failed * kept / (self._told * kept + 1.0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an attempt is under way."""
+        return any(self._running.values())
+
+    def _kept(self, now: float) -> float:
+        return exp2(min(0.0, self._last - now) / SECONDS)
+
+
+def _hopeful(q: float, weight: float) -> float:
+    """`q`, less the error that a share found in so few values has.
+
+    In 25 values two slow ones too many prove nothing. And what nobody asks any more is less sure by
+    the second, so that one left for a few slow answers among fast ones is soon taken again.
+    """
+    return max(0.0, q - _HOPE * sqrt(q * (1.0 - q) / weight)) if weight > 0.0 else q
+
+
+class Health:
+    """All candidates that were asked lately, each by model, endpoint and whose keys are used."""
+
+    def __init__(self, breaker: BreakerSettings | None, capacity: int = CAPACITY) -> None:
+        """`breaker`: settings of each candidate's own; None switches them off."""
+        self._breaker = breaker
+        self._capacity = capacity
+        self._vitals: OrderedDict[tuple[str, str, str | None], Vitals] = OrderedDict()
+
+    def of(self, model: str, endpoint: str, keys: str | None) -> Vitals:
+        """The candidate's vitals, new when it is not known."""
+        key = model, endpoint, keys
+        vitals = self._vitals.get(key)
+        if vitals is None:
+            if len(self._vitals) >= self._capacity:
+                self._make_room()
+            breaker = None if self._breaker is None else Breaker(self._breaker)
+            vitals = self._vitals[key] = Vitals(breaker)
+        else:
+            self._vitals.move_to_end(key)
+        return vitals
+
+    def __len__(self) -> int:
+        return len(self._vitals)
+
+    def _make_room(self) -> None:
+        """Forget the one not asked for the longest; never one with an attempt under way."""
+        idle = next((key for key, one in self._vitals.items() if not one.busy), None)
+        if idle is not None:
+            del self._vitals[idle]

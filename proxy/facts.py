@@ -1,0 +1,117 @@
+"""What becomes known of an exchange while it lives; at the end, its `Record`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proxy.core.flow.timeline import Timeline
+from proxy.core.policy.route import Candidate, Route
+from proxy.core.record import AttemptRecord, Record, Usage
+from proxy.core.wire.dialect import Dialect
+from proxy.core.wire.target import Kind, Target
+from proxy.errors import ClientGone
+from proxy.net.downstream import Client
+from proxy.net.passthrough import Answer
+from proxy.pursuit import Pursuit
+
+
+@dataclass(slots=True)
+class Facts:
+    """Filled in by `proxy.exchange` as it goes; nothing here decides anything."""
+
+    id: str
+    timeline: Timeline
+    """The exchange's own, until an attempt answers: then that attempt's."""
+    dialect: Dialect
+    target: Target | None = None
+    model: str | None = None
+    """The model that was asked for."""
+    stream: bool = False
+    route: Route | None = None
+    pursuit: Pursuit | None = None
+    passed: Answer | None = None
+    passed_to: Candidate | None = None
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    upstream_code: str | None = None
+    error: str | None = None
+    fingerprint: str | None = None
+    status: int | None = None
+    stage: str = "reading"
+    outcome: str = ClientGone.code
+    """Until something else is known: cancelled from outside means that the client left."""
+    heartbeats: int = 0
+    """Written before an attempt had answered."""
+    shared: bool = False
+
+    @property
+    def served_by(self) -> Candidate | None:
+        """The candidate whose answer the client gets, as far as that is known."""
+        if self.pursuit is None:
+            return self.passed_to
+        lane = self.pursuit.current
+        return None if lane is None else lane.candidate
+
+    def record(self, client: Client) -> Record:
+        """The exchange as it ended."""
+        target, served, pursuit, route = self.target, self.served_by, self.pursuit, self.route
+        attempts = [] if pursuit is None else pursuit.records()
+        if target is not None and target.kind is Kind.PASSTHROUGH and served is not None:
+            attempts.append(self._passed_record(served))
+        stage = self.stage
+        if stage == "pursuing" and pursuit is not None:
+            stage = pursuit.stage
+        reason = None if route is None else route.reason
+        return Record(
+            request_id=self.id,
+            kind="unknown" if target is None else str(target.kind),
+            dialect=self.dialect.name,
+            method=client.method,
+            path=client.raw_path.partition("?")[0],
+            route="none" if route is None else route.name,
+            requested_model=self.model,
+            served_model=None if served is None else served.model or None,
+            endpoint=None if served is None else served.endpoint.name,
+            stream=self.stream,
+            status=self.status,
+            outcome=self.outcome,
+            stage=stage,
+            timeline=self.timeline,
+            attempts=tuple(attempts),
+            usage=self.usage,
+            finish_reason=self.finish_reason,
+            error=self.error,
+            upstream_code=self.upstream_code,
+            request_bytes=client.bytes_in,
+            response_bytes=client.bytes_out,
+            key_fingerprint=self.fingerprint,
+            heartbeats=self.heartbeats + (0 if pursuit is None else pursuit.heartbeats),
+            reason=reason if pursuit is None else pursuit.chosen.reason,
+            changes=() if pursuit is None else pursuit.changes,
+            predicted=None if pursuit is None else pursuit.chosen.predicted,
+            decisions=() if pursuit is None else pursuit.decisions,
+            shared=self.shared,
+        )
+
+    def _passed_record(self, candidate: Candidate) -> AttemptRecord:
+        """What is passed through is one attempt too; a client that left cancelled it."""
+        timeline, passed, outcome = self.timeline, self.passed, self.outcome
+        status = None if passed is None else passed.head.status
+        if outcome == ClientGone.code:
+            outcome = "cancelled"
+        elif outcome == "completed" and status is not None and status >= 400:
+            outcome = "upstream_failed"
+        return AttemptRecord(
+            endpoint=candidate.endpoint.name,
+            model=candidate.model,
+            outcome=outcome,
+            status=status,
+            protocol=None if passed is None else passed.protocol,
+            reused=passed is not None and passed.reused,
+            started=timeline.parsed or timeline.received,
+            sent=timeline.sent,
+            headers=timeline.headers,
+            first_byte=None,
+            ended=timeline.finished or timeline.received,
+            won=True,
+        )

@@ -1,0 +1,179 @@
+"""What this process knows of the candidates, and what it may still spend on them.
+
+The parts are pure values of `proxy.core.policy`; here is one of each, for as long as the process
+lives, and the questions that need several of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from proxy.config import Breaker, Config, Endpoint
+from proxy.core.policy.admission import Place
+from proxy.core.policy.budget import Budget
+from proxy.core.policy.choice import Choice, Option, choose, prefix_of
+from proxy.core.policy.health import Health, Shape, Vitals
+from proxy.core.policy.hedging import Lateness
+from proxy.core.policy.route import Candidate, Route
+from proxy.core.wire.request import ChatRequest
+from proxy.errors import NoCandidate
+
+RETRY_FLOOR: Final = (10.0, 0.2)
+"""Retries in a row, and a second, that are made whatever the share says."""
+HEDGE_BURST: Final = 3.0
+"""Hedges in a row."""
+OWN_KEYS: Final = "own"
+"""The key group of an endpoint's `api_key` or `api_keys`."""
+
+
+class Chosen(NamedTuple):
+    """The candidates of a route in the order to try them."""
+
+    order: tuple[int, ...]
+    reason: str
+    predicted: float | None
+    """Seconds to first content that are expected of the first."""
+
+
+class Knowledge:
+    """For one process; in one event loop's thread."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        wait: Callable[[Place, float], float],
+        round_trip: Callable[[str], float | None],
+    ) -> None:
+        """`wait`: seconds that admission would take at a place; `round_trip`: to an endpoint."""
+        settings = config.attempts
+        self._wait = wait
+        self._round_trip = round_trip
+        self._health = {"": _health(settings.breaker)}
+        self._retries = {settings.retry_budget: _retry_budget(settings.retry_budget)}
+        self._hedges: dict[str, Budget] = {}
+        self._lateness: dict[str, Lateness] = {}
+        for rule in config.routes:
+            if rule.attempts is not None and rule.attempts.breaker != settings.breaker:
+                self._health[rule.name] = _health(rule.attempts.breaker)
+        self._secrets = {
+            (endpoint.name, group): {
+                str(index): secret.reveal()
+                for index, secret in enumerate(endpoint.keys(None if group == OWN_KEYS else group))
+            }
+            for endpoint in config.endpoints
+            for group in (OWN_KEYS, *endpoint.key_groups)
+        }
+
+    # --- keys --------------------------------------------------------------------------------
+
+    def keys(self, candidate: Candidate) -> tuple[str, ...]:
+        """Names of the candidate's own keys; empty where the caller's is forwarded."""
+        return tuple(self._secrets[candidate.endpoint.name, candidate.keys or OWN_KEYS])
+
+    def secret(self, candidate: Candidate, key: str | None) -> str | None:
+        """The key to send of that name; None: the caller's own."""
+        secrets = self._secrets[candidate.endpoint.name, candidate.keys or OWN_KEYS]
+        return secrets.get(key) if key is not None else next(iter(secrets.values()), None)
+
+    def secrets(self, endpoint: Endpoint) -> Iterator[str]:
+        """All keys of an endpoint: what none of its answers may tell."""
+        for (name, _), secrets in self._secrets.items():
+            if name == endpoint.name:
+                yield from secrets.values()
+
+    # --- what may be spent -------------------------------------------------------------------
+
+    def retry_budget(self, route: Route) -> Budget:
+        """One for the whole process, unless routes have a share of their own."""
+        share = route.attempts.retry_budget
+        budget = self._retries.get(share)
+        if budget is None:
+            budget = self._retries[share] = _retry_budget(share)
+        return budget
+
+    def hedge_budget(self, route: Route) -> Budget:
+        budget = self._hedges.get(route.name)
+        if budget is None:
+            assert route.hedge is not None
+            budget = self._hedges[route.name] = Budget(route.hedge.budget, burst=HEDGE_BURST)
+        return budget
+
+    def lateness(self, route: Route) -> Lateness:
+        return self._lateness.setdefault(route.name, Lateness())
+
+    # --- the candidates ----------------------------------------------------------------------
+
+    def vitals(self, route: Route, candidate: Candidate) -> Vitals:
+        """What is known of a candidate; its breaker may be the route's own."""
+        health = self._health.get(route.name) or self._health[""]
+        return health.of(candidate.model, candidate.endpoint.name, candidate.keys)
+
+    def choose(
+        self,
+        route: Route,
+        request: ChatRequest,
+        shape: Shape,
+        place: Callable[[Candidate], Place],
+        now: float,
+        roll: float,
+    ) -> Chosen:
+        """The order in which to try the route's candidates. Raises NoCandidate."""
+        candidates = route.candidates
+        if len(candidates) == 1 and route.first_content_target is None:
+            self._refuse_open(route, now)
+            return Chosen((0,), route.reason, None)
+        options = [self._option(route, one, shape, place(one), now) for one in candidates]
+        if not any(option.allowed for option in options):
+            self._refuse_open(route, now)
+        prefix = prefix_of(request.fields) if len(candidates) > 1 else None
+        choice: Choice = choose(
+            options, target=route.first_content_target, prefix=prefix, roll=roll
+        )
+        return Chosen(choice.order, choice.reason, options[choice.order[0]].predicted)
+
+    def breakers(self, now: float) -> Iterator[tuple[str, str, str]]:
+        """Endpoint, model and state of each breaker."""
+        for health in self._health.values():
+            for (model, endpoint, _), vitals in health:
+                if vitals.breaker is not None:
+                    yield endpoint, model, vitals.breaker.state(now)
+
+    def _option(
+        self, route: Route, candidate: Candidate, shape: Shape, place: Place, now: float
+    ) -> Option:
+        vitals = self.vitals(route, candidate)
+        predicted = vitals.first_content(route.confidence, shape, now)
+        wait = self._wait(place, now)
+        name = candidate.endpoint.name
+        return Option(
+            tier=candidate.tier,
+            allowed=vitals.breaker is None or vitals.breaker.allows(now),
+            predicted=None if predicted is None else predicted + wait,
+            weight=vitals.weight(shape, now),
+            rtt=self._round_trip(name),
+            id=f"{name}/{candidate.model}/{candidate.keys or ''}",
+        )
+
+    def _refuse_open(self, route: Route, now: float) -> None:
+        """Raises NoCandidate when every breaker is open: asking would only make it worse."""
+        breakers = [self.vitals(route, one).breaker for one in route.candidates]
+        if any(breaker is None or breaker.allows(now) for breaker in breakers):
+            return
+        times = [one.retry_at for one in breakers if one is not None and one.retry_at is not None]
+        wait = max(min(times, default=now + 1.0) - now, 0.1)
+        raise NoCandidate(
+            f"every candidate of route {route.name} has failed again and again;"
+            f" one is tried again in {wait:.1f} s",
+            retry_after=wait,
+        )
+
+
+def _health(breaker: object) -> Health:
+    return Health(breaker if isinstance(breaker, Breaker) else None)
+
+
+def _retry_budget(share: float) -> Budget:
+    burst, per_second = RETRY_FLOOR
+    return Budget(share, burst=burst, per_second=per_second)

@@ -1,0 +1,249 @@
+"""One attempt with all that hangs on it: its candidate, its place in admission, what it taught.
+
+Whatever a lane took is given back once, in `close`, however its attempt ended.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxy.core.policy.course import Start
+from proxy.core.policy.health import Shape, Ticket, Vitals
+from proxy.core.policy.outcome import Outcome
+from proxy.core.policy.retry import OWN_LIMIT, Failure, Verdict
+from proxy.core.policy.route import Candidate
+from proxy.core.record import AttemptRecord, Usage
+from proxy.core.wire.answers import error_message
+from proxy.core.wire.dialect import Answer, Dialect, is_json
+from proxy.errors import (
+    ClientGone,
+    ConnectFailed,
+    HeadersTimeout,
+    NotAStream,
+    ProxyError,
+    StreamCut,
+    UpstreamDead,
+)
+from proxy.net.admission import Permit
+from proxy.net.attempt import Attempt
+
+_UNREACHABLE: Final = (ConnectFailed, HeadersTimeout, UpstreamDead)
+
+
+class Lane:
+    """Made by `proxy.pursuit`, run by `proxy.net.race`."""
+
+    __slots__ = (
+        "_measured",
+        "_probe",
+        "_shape",
+        "_ticket",
+        "_told",
+        "answer",
+        "attempt",
+        "candidate",
+        "code",
+        "error",
+        "permit",
+        "start",
+        "verdict",
+        "vitals",
+        "waited",
+        "won",
+    )
+
+    def __init__(self, start: Start, candidate: Candidate, vitals: Vitals, shape: Shape) -> None:
+        self.start = start
+        self.candidate = candidate
+        self.vitals = vitals
+        self.attempt: Attempt | None = None
+        """None until it has a place: before that nothing was asked of anybody."""
+        self.permit: Permit | None = None
+        self.waited = 0.0
+        """Seconds in the queue of admission."""
+        self.answer: Answer | None = None
+        """What a whole answer says of itself."""
+        self.error: ProxyError | None = None
+        """Why there is no answer; None when the upstream's own error is the answer."""
+        self.code = ""
+        """The name of its failure: the upstream's code, or ours."""
+        self.verdict: Verdict | None = None
+        """What its failure means; None while it has not failed."""
+        self.won = False
+        self._shape = shape
+        self._probe = False
+        self._ticket: Ticket | None = None
+        self._told = False
+        self._measured = False
+
+    @property
+    def has_failed(self) -> bool:
+        return self.verdict is not None
+
+    @property
+    def upstream_code(self) -> str | None:
+        """The upstream's own code, where it told an error."""
+        pipe = None if self.attempt is None else self.attempt.pipe
+        if pipe is not None and pipe.upstream_code is not None:
+            return pipe.upstream_code
+        return self.code if self.has_failed and self.error is None else None
+
+    def failure(self, dialect: Dialect) -> Failure | None:
+        """How the attempt failed before anything of it reached the client; None: it has not."""
+        attempt = self.attempt
+        if attempt is None or self.error is not None:
+            return self._failure()
+        pipe, head = attempt.pipe, attempt.head
+        assert head is not None
+        if attempt.is_stream:
+            assert pipe is not None
+            return self._failure(pipe.upstream_code) if pipe.failed_early else None
+        body = attempt.body
+        self.answer = dialect.read_answer(body)
+        if head.status >= 300 or self.answer.failed:
+            return self._failure(dialect.error_code(body), error_message(body))
+        if pipe is not None:
+            self.error = NotAStream(
+                "a stream was asked for; the upstream answered 200 with something else"
+            )
+        elif head.status == 200 and not is_json(body):
+            # Without a length its cut is invisible to HTTP (RFC 9112 §6.3); its JSON shows it.
+            self.error = StreamCut("the upstream's answer is not whole JSON")
+        else:
+            return None
+        return self._failure()
+
+    def _failure(self, code: str | None = None, message: str | None = None) -> Failure:
+        attempt = self.attempt
+        head = None if attempt is None else attempt.head
+        return Failure(
+            error=self.error,
+            status=None if head is None else head.status,
+            code=code,
+            message=message,
+            retry_after=None if head is None else _value(head.headers, b"retry-after"),
+            reused=attempt is not None and attempt.reused,
+            answered=head is not None,
+        )
+
+    # --- what it teaches -------------------------------------------------------------------
+
+    def begin(self, now: float) -> None:
+        """The attempt is about to be made."""
+        self._ticket = self.vitals.begin(self._shape, now)
+        breaker = self.vitals.breaker
+        self._probe = breaker is not None and breaker.allows(now) and breaker.start(now)
+
+    def blame(self, outcome: Outcome, now: float, roll: float, *, only: bool) -> None:
+        """Tell what its end says of the candidate.
+
+        Where there is only one candidate, an answer that is merely damaged closes nothing: it is
+        still the best there is.
+        """
+        if only and outcome is Outcome.FAILURE and not self._is_unreachable():
+            outcome = Outcome.NEUTRAL
+        self._tell(outcome, now, roll)
+
+    def praise(self, now: float, roll: float) -> None:
+        """It has something to say."""
+        self._tell(Outcome.SUCCESS, now, roll)
+        if self.attempt is not None and self.attempt.timeline.first_content is not None:
+            self.measure(now)
+
+    def seen(self) -> None:
+        """Its first content has come, or never will: nobody waits for it any more."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self.vitals.end(ticket)
+
+    def measure(self, now: float) -> None:
+        """Let the times of the answer be remembered, as far as it came."""
+        attempt = self.attempt
+        if self._measured or attempt is None or attempt.pipe is None:
+            self.seen()
+            return
+        self._measured = True
+        self.seen()
+        marks, begun = attempt.timeline, attempt.started
+        if marks.first_token is None:
+            if not self.has_failed:  # given up while it was silent: it would have taken longer
+                self.vitals.late(self._shape, now - begun, now)
+            return
+        content = marks.first_content
+        self.vitals.answered(
+            self._shape, marks.first_token - begun, None if content is None else content - begun, now
+        )
+
+    def _is_unreachable(self) -> bool:
+        attempt, error = self.attempt, self.error
+        if error is not None:
+            return isinstance(error, _UNREACHABLE) or attempt is None or attempt.head is None
+        return attempt is not None and attempt.head is not None and attempt.head.status >= 500
+
+    def _tell(self, outcome: Outcome, now: float, roll: float) -> None:
+        self._told = True
+        self.vitals.ended(outcome, now)
+        if self.vitals.breaker is not None:
+            self.vitals.breaker.record(outcome, now, roll, probe=self._probe)
+        self._probe = False
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the attempt and give its place on. Idempotent."""
+        if self.attempt is not None:
+            self.attempt.close()
+        permit, self.permit = self.permit, None
+        if permit is not None:
+            sent = self.attempt is not None and self.attempt.sent is not None
+            permit.release(refused=self.code in OWN_LIMIT, sent=sent)
+
+    def finish(self, now: float, roll: float) -> None:
+        """The exchange is over: whatever was not said of the attempt is said now."""
+        self.close()
+        attempt, outcome = self.attempt, None
+        if attempt is not None and self.won and attempt.outcome not in _HARMLESS:
+            outcome = Outcome.FAILURE
+        elif not self._told:
+            outcome = Outcome.NEUTRAL
+        if attempt is not None and outcome is not None:
+            self._tell(outcome, now, roll)
+        self.measure(now)
+
+    def record(self) -> AttemptRecord:
+        """The attempt as it ended."""
+        attempt = self.attempt
+        assert attempt is not None
+        pipe, marks = attempt.pipe, attempt.timeline
+        usage: Usage | None = None
+        if pipe is not None:
+            usage = pipe.usage
+        elif self.answer is not None:
+            usage = self.answer.usage
+        return AttemptRecord(
+            endpoint=self.candidate.endpoint.name,
+            model=self.candidate.model,
+            outcome=attempt.outcome,
+            status=None if attempt.head is None else attempt.head.status,
+            protocol=attempt.protocol,
+            reused=attempt.reused,
+            started=attempt.started,
+            sent=attempt.sent,
+            headers=attempt.headers_at,
+            first_byte=attempt.first_byte,
+            ended=attempt.started if attempt.closed_at is None else attempt.closed_at,
+            role=self.start.role,
+            won=self.won,
+            first_token=marks.first_token,
+            first_content=marks.first_content,
+            usage=usage,
+            upstream_code=self.upstream_code,
+            waited=self.waited,
+        )
+
+
+_HARMLESS: Final = frozenset({"completed", "cancelled", ClientGone.code})
+
+
+def _value(headers: list[tuple[bytes, bytes]], name: bytes) -> str | None:
+    return next((value.decode("latin-1") for one, value in headers if one == name), None)

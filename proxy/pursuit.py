@@ -1,0 +1,327 @@
+"""From a route to an attempt that has something to say: choice, admission, retries, hedges.
+
+A pursuit decides nothing by itself: it asks the pure parts of `proxy.core.policy` over what the
+house knows, and makes the attempts that they say. It owns its lanes until `finish`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from proxy.core.flow.patience import Limits
+from proxy.core.flow.pipe import Pipe
+from proxy.core.flow.timeline import Timeline
+from proxy.core.policy import hedging
+from proxy.core.policy.admission import Place
+from proxy.core.policy.course import Course, Start
+from proxy.core.policy.health import shape_of
+from proxy.core.policy.outcome import Outcome
+from proxy.core.policy.retry import Reaction, judge
+from proxy.core.policy.rewrite import rewrite
+from proxy.core.policy.route import Candidate, Route
+from proxy.core.record import AttemptRecord
+from proxy.core.wire.dialect import Dialect
+from proxy.core.wire.request import ChatRequest
+from proxy.core.wire.target import Target
+from proxy.errors import ProxyError, TooBusy
+from proxy.house import LARGEST_ANSWER, House
+from proxy.knowledge import OWN_KEYS
+from proxy.lane import Lane
+from proxy.net.attempt import Attempt
+from proxy.net.downstream import Headers
+from proxy.net.race import Racing
+
+_DEFAULT_FIRST_TOKEN = 30.0
+"""Seconds, where another candidate can take over and the settings say nothing."""
+
+
+class Asked(NamedTuple):
+    """What one exchange asks for."""
+
+    id: str
+    target: Target
+    dialect: Dialect
+    method: str
+    headers: Headers
+    caller: str
+    """A fingerprint of the caller's key, or the caller's address."""
+    received: float
+    streams: bool
+    """The upstream is asked for a stream, whatever the client wants."""
+
+
+class Pursuit:
+    """One exchange before its commit; afterwards the owner of what it tried."""
+
+    def __init__(self, house: House, route: Route, request: ChatRequest, asked: Asked) -> None:
+        """Raises NoCandidate."""
+        self._house = house
+        self._route = route
+        self._request: ChatRequest | None = request
+        self._asked = asked
+        self._shape = shape_of(request.size, bool(request.fields.get("tools")))
+        knowledge, now = house.knowledge, house.clock()
+        self.chosen = knowledge.choose(
+            route, request, self._shape, self._place, now, house.roll()
+        )
+        budget = knowledge.retry_budget(route)
+        budget.request(now)
+        self._course = Course(self.chosen.order, route.attempts, budget)
+        self._hedge = route.hedge if asked.streams else None
+        self._hedged = False
+        self._deadline: float | None = None
+        self.lanes: list[Lane] = []
+        """Also those that have ended: what they were is told at the end."""
+        self.changes: tuple[str, ...] = ()
+        self.stage = "routing"
+
+    @property
+    def decisions(self) -> tuple[str, ...]:
+        return tuple(self._course.decisions)
+
+    @property
+    def attempts(self) -> int:
+        """Attempts made so far."""
+        return sum(lane.attempt is not None for lane in self.lanes)
+
+    @property
+    def heartbeats(self) -> int:
+        """Comments written while the answer was silent."""
+        return sum(lane.attempt.heartbeats for lane in self.lanes if lane.attempt is not None)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a client would only repeat what was tried, or what cannot succeed."""
+        lane = self.current
+        verdict = None if lane is None else lane.verdict
+        return self.attempts > 1 or (verdict is not None and verdict.reaction is Reaction.KEY)
+
+    @property
+    def current(self) -> Lane | None:
+        """The lane that won, else the latest that asked somebody."""
+        won = next((lane for lane in self.lanes if lane.won), None)
+        return won or next((one for one in reversed(self.lanes) if one.attempt is not None), None)
+
+    async def first_answer(self) -> Lane:
+        """The lane that has something to say, be it the upstream's own error. Raises ProxyError."""
+        racing = Racing[Lane](self)
+        first = self._course.first()
+        house = self._house
+        if self._hedge is None:
+            lane = await racing.one_by_one(first)
+        else:
+            house.knowledge.hedge_budget(self._route).request(house.clock())
+            lane = await racing.hedged(first)
+            self._note_lateness(lane)
+        self._request = None  # it may be large, and the answer long
+        if lane.error is not None:
+            raise lane.error
+        lane.won = True
+        if not lane.has_failed:
+            lane.praise(house.clock(), house.roll())
+        return lane
+
+    # --- what a race asks (proxy.net.race.Runner) --------------------------------------------
+
+    def prepare(self, start: Start) -> Lane:
+        candidate = self._route.candidates[start.candidate]
+        lane = Lane(start, candidate, self._house.knowledge.vitals(self._route, candidate), self._shape)
+        self.lanes.append(lane)
+        return lane
+
+    async def run(self, lane: Lane) -> None:
+        try:
+            await self._admit(lane)
+            await self._open(lane)
+        except ProxyError as error:
+            lane.error = error
+        failure = lane.failure(self._asked.dialect)
+        if failure is not None:
+            house = self._house
+            lane.code = failure.name
+            lane.verdict = judge(
+                failure,
+                again=self._course.again(lane.start.candidate),
+                roll=house.roll(),
+                wall=house.wall(),
+                overload_wait=self._route.attempts.overload_wait,
+            )
+
+    def after(self, lane: Lane) -> Start | None:
+        house, verdict = self._house, lane.verdict
+        assert verdict is not None
+        now = house.clock()
+        if lane.attempt is None:  # no place in admission, so nobody was asked
+            return self._course.turned_away()
+        lane.blame(verdict.outcome, now, house.roll(), only=len(self._route.candidates) == 1)
+        place, permit = self._place(lane.candidate), lane.permit
+        other_key = False
+        if permit is not None:
+            if verdict.rest is not None:
+                house.admission.rest(place, permit.key, now + verdict.rest)
+            other_key = house.admission.has_other_key(place, permit.key)
+        if verdict.reaction is Reaction.LIMIT and self._route.admission.limit == "off":
+            verdict = verdict._replace(reaction=Reaction.AGAIN)
+        return self._course.next(
+            lane.start.candidate, verdict, lane.code, now, other_key=other_key
+        )
+
+    def late_in(self) -> float | None:
+        lane = self.lanes[-1]
+        if self._hedge is None or self._hedged:
+            return None
+        house = self._house
+        delay = hedging.delay(self._hedge, lane.vitals, self._shape, house.clock())
+        if lane.attempt is None:  # waiting for its place, or for its turn
+            return delay
+        return max(lane.attempt.started + delay - house.clock(), 0.0)
+
+    def beside(self) -> Lane | None:
+        if self.late_in() != 0.0:
+            return None
+        self._hedged = True
+        denied = self._why_not_hedge()
+        if denied is not None:
+            self._course.decisions.append(f"hedge_denied_{denied}")
+            return None
+        lane = self.prepare(self._course.beside())
+        lane.permit = self._house.admission.try_admit(
+            self._place(lane.candidate), self._keys(lane), self._route.admission, self._start(lane), spare=True
+        )
+        if lane.permit is None:
+            self.lanes.remove(lane)
+            self._course.decisions.append("hedge_denied_admission")
+            return None
+        if not self._house.knowledge.hedge_budget(self._route).take(self._house.clock()):
+            lane.close()
+            self.lanes.remove(lane)
+            self._course.decisions.append("hedge_denied_budget")
+            return None
+        self._course.decisions.append("hedge_started")
+        return lane
+
+    def _why_not_hedge(self) -> str | None:
+        """In one word, what speaks against another call whoever would get it."""
+        assert self._hedge is not None
+        now = self._house.clock()
+        if self.lanes[-1].vitals.error_rate(now) > hedging.TOO_MANY_ERRORS:
+            return "errors"
+        if self._house.knowledge.lateness(self._route).is_general(self._hedge):
+            return "slow"
+        return None
+
+    def _note_lateness(self, lane: Lane) -> None:
+        """A hedge that was asked for, granted or not, says that the first attempt was late."""
+        late = self._hedged or lane.start.role == "failover"
+        self._house.knowledge.lateness(self._route).saw(late=late)
+
+    # --- one attempt -------------------------------------------------------------------------
+
+    async def _admit(self, lane: Lane) -> None:
+        """Wait for a place. Raises TooBusy."""
+        if lane.permit is not None:
+            return
+        house, settings, asked = self._house, self._route.admission, self._asked
+        self.stage = "admission"
+        lane.permit = await house.admission.admit(
+            self._place(lane.candidate),
+            self._keys(lane),
+            settings,
+            self._start(lane),
+            asked.caller,
+            since=asked.received,
+            deadline=asked.received + settings.wait,
+        )
+        lane.waited = lane.permit.waited
+
+    async def _open(self, lane: Lane) -> None:
+        """Send, and wait until there is something to say. Raises the attempt's error."""
+        house, route, asked, candidate = self._house, self._route, self._asked, lane.candidate
+        assert self._request is not None
+        rewritten = rewrite(
+            self._request,
+            candidate.model,
+            route.params,
+            house.capabilities.of(candidate.model),
+            stream=asked.streams,
+        )
+        self.changes = rewritten.changes
+        outgoing = house.outgoing(
+            asked.target,
+            candidate.endpoint,
+            asked.method,
+            asked.headers,
+            rewritten.body,
+            request_id=asked.id,
+            key=house.knowledge.secret(candidate, None if lane.permit is None else lane.permit.key),
+        )
+        timeline = Timeline(asked.received)
+        pipe = Pipe(asked.dialect, route.stream, timeline) if asked.streams else None
+        replaceable = self._hedge is not None or len(route.candidates) > 1
+        attempt = lane.attempt = Attempt(pipe, timeline, self._limits(), hold=replaceable)
+        lane.begin(attempt.started)
+        self.stage = "connecting"
+        connect = route.timeouts.connect
+        deadline = None if connect is None else attempt.started + connect
+        try:
+            await house.upstreams[candidate.endpoint.name].open(outgoing, attempt, deadline)
+        except ProxyError as error:
+            attempt.fail(error)  # it has no stream that could tell it
+            raise
+        del outgoing, rewritten  # the body may be large, and the answer long
+        self.stage = "waiting"
+        await attempt.answered()
+
+    def _limits(self) -> Limits:
+        """What an attempt may take. The last of several candidates has what is left."""
+        timeouts, stream = self._route.timeouts, self._route.stream
+        now = self._house.clock()
+        if self._deadline is None:
+            self._deadline = now + timeouts.total
+        headers = first_token = None
+        if self._course.can_fail_over:
+            headers = timeouts.headers
+            first_token = timeouts.first_token or _DEFAULT_FIRST_TOKEN
+        elif len(self._route.candidates) == 1:
+            headers, first_token = timeouts.headers, timeouts.first_token
+        return Limits(
+            headers=headers,
+            first_token=first_token,
+            idle=timeouts.idle,
+            total=max(self._deadline - now, 0.001),
+            heartbeat=stream.heartbeat,
+            stall=stream.client_stall,
+            max_answer=LARGEST_ANSWER,
+        )
+
+    def _place(self, candidate: Candidate) -> Place:
+        """Where it is admitted: the endpoint's own keys, or this caller's."""
+        own = candidate.endpoint.keys(candidate.keys)
+        group = (candidate.keys or OWN_KEYS) if own else self._asked.caller
+        return Place(candidate.endpoint.name, group, candidate.model)
+
+    def _keys(self, lane: Lane) -> tuple[str, ...]:
+        return self._house.knowledge.keys(lane.candidate) or (self._asked.caller,)
+
+    def _start(self, lane: Lane) -> int | None:
+        """How many requests of one key the model is known to take."""
+        capability = self._house.capabilities.of(lane.candidate.model)
+        return None if capability is None else capability.in_flight
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def interrupt(self, error: ProxyError) -> None:
+        """End what runs for `error`."""
+        for lane in self.lanes:
+            if lane.attempt is not None:
+                lane.attempt.fail(error)
+
+    def finish(self) -> None:
+        """Give everything back, and let what happened be remembered. Idempotent."""
+        house = self._house
+        for lane in self.lanes:
+            lane.finish(house.clock(), house.roll())
+
+    def records(self) -> list[AttemptRecord]:
+        """The attempts as they ended."""
+        return [lane.record() for lane in self.lanes if lane.attempt is not None]
