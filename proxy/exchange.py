@@ -21,6 +21,7 @@ from proxy.core.flow.fold import Fold
 from proxy.core.flow.metadata import Annotated
 from proxy.core.flow.timeline import Timeline
 from proxy.core.policy.patience import overridden
+from proxy.core.policy.retry import OVERLOADED_FOR, Reaction
 from proxy.core.policy.route import Route
 from proxy.core.wire import headers as policy
 from proxy.core.wire.answers import error_body, error_message, masked
@@ -253,7 +254,20 @@ class Exchange:
         facts.timeline.committed = self._house.clock()
         facts.outcome = "upstream_failed"
         body = error_body(facts.dialect, status, body)
-        self._answer(status, policy.said_anew(headers, as_json=True), body, failed=True)
+        self._answer(
+            status,
+            policy.said_anew(headers, as_json=True),
+            body,
+            failed=True,
+            retry_after=self._come_back(lane, headers),
+        )
+
+    def _come_back(self, lane: Lane, headers: Headers) -> float | None:
+        """Seconds to wait before asking an overloaded platform again, where it does not say."""
+        overloaded = lane.verdict is not None and lane.verdict.reaction is Reaction.OVERLOAD
+        if not overloaded or any(name == "retry-after" for name, _ in headers):
+            return None
+        return OVERLOADED_FOR * (1.0 + self._house.roll() / 2)
 
     # --- everything else -------------------------------------------------------------------
 

@@ -171,7 +171,10 @@ class Lane:
             return
         content = marks.first_content
         self.vitals.answered(
-            self._shape, marks.first_token - begun, None if content is None else content - begun, now
+            self._shape,
+            marks.first_token - begun,
+            None if content is None else content - begun,
+            now,
         )
 
     def _is_unreachable(self) -> bool:

@@ -61,9 +61,7 @@ class Pursuit:
         self._asked = asked
         self._shape = shape_of(request.size, bool(request.fields.get("tools")))
         knowledge, now = house.knowledge, house.clock()
-        self.chosen = knowledge.choose(
-            route, request, self._shape, self._place, now, house.roll()
-        )
+        self.chosen = knowledge.choose(route, request, self._shape, self._place, now, house.roll())
         budget = knowledge.retry_budget(route)
         budget.request(now)
         self._course = Course(self.chosen.order, route.attempts, budget)
@@ -125,7 +123,9 @@ class Pursuit:
 
     def prepare(self, start: Start) -> Lane:
         candidate = self._route.candidates[start.candidate]
-        lane = Lane(start, candidate, self._house.knowledge.vitals(self._route, candidate), self._shape)
+        lane = Lane(
+            start, candidate, self._house.knowledge.vitals(self._route, candidate), self._shape
+        )
         self.lanes.append(lane)
         return lane
 
@@ -162,9 +162,7 @@ class Pursuit:
             other_key = house.admission.has_other_key(place, permit.key)
         if verdict.reaction is Reaction.LIMIT and self._route.admission.limit == "off":
             verdict = verdict._replace(reaction=Reaction.AGAIN)
-        return self._course.next(
-            lane.start.candidate, verdict, lane.code, now, other_key=other_key
-        )
+        return self._course.next(lane.start.candidate, verdict, lane.code, now, other_key=other_key)
 
     def late_in(self) -> float | None:
         lane = self.lanes[-1]
@@ -186,7 +184,11 @@ class Pursuit:
             return None
         lane = self.prepare(self._course.beside())
         lane.permit = self._house.admission.try_admit(
-            self._place(lane.candidate), self._keys(lane), self._route.admission, self._start(lane), spare=True
+            self._place(lane.candidate),
+            self._keys(lane),
+            self._route.admission,
+            self._start(lane),
+            spare=True,
         )
         if lane.permit is None:
             self.lanes.remove(lane)

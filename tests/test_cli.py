@@ -60,7 +60,7 @@ WRONG = {
     "wrong YAML": (f"endpoints: [{{{CN}, api_key: {CANARY}]", "line 1: is not valid YAML"),
     "a wrong parameter": (
         f"endpoints: [{{{CN}}}]\nroutes: [{{name: a, params: {{force: {{thinking: 1}}}}}}]",
-        "routes: route a: thinking must be",
+        "routes[0].params.force: thinking must be",
     ),
     "a remote address": (f"endpoints: [{{{CN}}}]\nserver: {{host: 0.0.0.0}}", "allow_remote: true"),
 }

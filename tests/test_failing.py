@@ -19,6 +19,7 @@ from tests.fakes.upstream import Call, ScriptedUpstream
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 EVENT = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
 NOWHERE = {"endpoints": [{"name": "up", "base_url": "http://127.0.0.1:9"}]}
+NO_RETRIES = {"attempts": {"retries": 0}, "admission": {"limit": "off"}}
 BODY = chat()
 
 
@@ -69,7 +70,7 @@ async def test_a_method_that_a_path_does_not_take_names_those_it_does(tmp_path: 
 
 
 async def test_an_attempt_that_got_no_connection_is_counted_by_its_reason(tmp_path: Path) -> None:
-    settings = {**NOWHERE, "pool": {"http2": "always"}}
+    settings = {**NOWHERE, "pool": {"http2": "always"}, **NO_RETRIES}
     async with running(tmp_path, settings) as app:
         assert (await ask(app.data_address, CHAT, BODY)).status == 502
         counted = await outcomes(app, "glm_proxy_attempts_total")
@@ -123,7 +124,8 @@ async def test_an_error_of_the_upstream_passes_with_its_status_and_bytes(
     tmp_path: Path, body: Path
 ) -> None:
     status, said = int(body.name[:3]), body.read_bytes()
-    answer = await told(tmp_path, answering(status, said, content_type="application/json"))
+    script = answering(status, said, content_type="application/json")
+    answer = await told(tmp_path, script, **NO_RETRIES)
     assert (answer.status, answer.body) == (status, said)
 
 
@@ -296,7 +298,7 @@ async def test_the_log_says_once_why_an_endpoint_cannot_be_reached(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     endpoint = {"name": "up", "base_url": "https://127.0.0.1:9"}
-    async with running(tmp_path, {"endpoints": [endpoint]}) as app:
+    async with running(tmp_path, {"endpoints": [endpoint], **NO_RETRIES}) as app:
         for _ in range(3):
             assert (await ask(app.data_address, CHAT, BODY)).status == 502
     said = [record.getMessage() for record in caplog.records if "cannot be reached" in record.msg]

@@ -1,4 +1,4 @@
-"""`glm-proxy bench`: the stages of the first token, through the proxy and past it."""
+"""`glm-proxy bench`: the stages of the first token, through the proxy and past it; and suites."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
 import uvloop
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from proxy.bench.measure import Sample
 from proxy.bench.plan import DIALECTS, Plan, Way
 from proxy.bench.report import as_json, markdown
-from proxy.bench.run import Run, run
+from proxy.bench.run import run
+from proxy.bench.suite.writing import LANGUAGES
 from proxy.config.secret import Secret, Sources, resolve
 
 DEFAULT_PROMPT = "请介绍机器学习的基本概念"
 WRITABLE = click.Path(dir_okay=False, writable=True, path_type=Path)
 READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
 COUNT = click.IntRange(min=1)
+REQUESTS = 20
 Click = click.Context | None
+OnSample = Callable[[Sample], None]
+_OF_SUITES = frozenset({"suite", "lang", "time_scale"})
+_OF_BOTH = frozenset({"requests", "seed", "json_file", "markdown_file"})
 
 
 def _base_url(ctx: Click, param: click.Parameter | None, value: str | None) -> str | None:
@@ -83,10 +90,27 @@ def _lines(ctx: Click, param: click.Parameter | None, value: Path | None) -> lis
 
 
 @click.command()
-@click.argument("url", callback=_base_url)
+@click.argument("url", required=False, callback=_base_url)
+@click.option(
+    "--suite",
+    type=click.Choice(("lumosai", "tail")),
+    help="Instead of a URL: measure before a simulated service that is started for it.",
+)
+@click.option(
+    "--lang",
+    type=click.Choice(LANGUAGES),
+    default="en",
+    show_default=True,
+    help="Of a suite's report.",
+)
+@click.option(
+    "--time-scale",
+    type=click.FloatRange(min=0.01, max=1.0),
+    help="Of a suite: so much of every wait. Default: lumosai 0.1, tail 0.5.",
+)
 @click.option("--against", metavar="URL", callback=_base_url, help="Compare with this base URL.")
 @click.option("--model", default="glm-4-flash", show_default=True)
-@click.option("--requests", type=COUNT, default=20, show_default=True, help="Each way.")
+@click.option("--requests", type=COUNT, help=f"Each way. Default: {REQUESTS}; suite tail 2000.")
 @click.option("--concurrency", type=COUNT, default=1, show_default=True)
 @click.option("--prompt", help="What to ask. Default: to introduce machine learning, in Chinese.")
 @click.option("--prompts", type=READABLE, callback=_lines, help="File of prompts, one a line.")
@@ -113,53 +137,108 @@ def _lines(ctx: Click, param: click.Parameter | None, value: Path | None) -> lis
     callback=_in_a_folder,
     help="Write the report here too.",
 )
-def command(
-    url: str,
-    against: str | None,
-    model: str,
-    requests: int,
-    concurrency: int,
-    prompt: str | None,
-    prompts: list[str],
-    max_tokens: int,
-    api_key: Secret | None,
-    dialect: str,
-    timeout: float,
-    fresh_connections: bool,
-    tls: ssl.SSLContext,
-    seed: int,
-    json_file: Path | None,
-    markdown_file: Path | None,
-) -> None:
+@click.pass_context
+def command(ctx: click.Context, /, url: str | None, suite: str | None, **options: Any) -> None:
     """Measure streamed answers of URL, stage by stage.
 
     URL is a base URL as an SDK is given it: http://127.0.0.1:8080/v1 for a proxy here,
     https://api.z.ai/api/paas/v4 for the API. With --against, both are asked the same in turn and
     compared. Exit codes: 0 all answers were complete, 1 some were not, 2 wrong arguments.
+
+    With --suite nothing but this machine is asked, and 0 is a run that came to its end, whether
+    its goals were reached or not. lumosai: the scenes, the ways and the levers of one report on
+    slow first tokens. tail: a service of which a few answers are slow, then all, and that is gone
+    for a while.
     """
+    given = {
+        name
+        for name in ctx.params
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+        and name not in _OF_BOTH | {"url"}
+    }
+    if (url is None) == (suite is None):
+        raise click.UsageError("give a URL or --suite")
+    wrong = given - _OF_SUITES if suite else given & _OF_SUITES
+    if wrong:
+        told = " ".join(sorted(_spelling(ctx, name) for name in wrong))
+        raise click.UsageError(f"{told}: not with {'--suite' if suite else 'a URL'}")
+    sys.exit(_suite(suite, **options) if suite else _url(str(url), **options))
+
+
+def _spelling(ctx: click.Context, name: str) -> str:
+    """An option as it is written on the command line."""
+    return next(param.opts[0] for param in ctx.command.params if param.name == name)
+
+
+def _suite(
+    name: str,
+    *,
+    lang: str,
+    time_scale: float | None,
+    requests: int | None,
+    seed: int,
+    json_file: Path | None,
+    markdown_file: Path | None,
+    **_: object,
+) -> int:
+    """Measures a suite and tells it; the exit code."""
+    from proxy.cli.demo.children import NotRunning
+    from proxy.cli.demo.children import run as run_children
+    from proxy.cli.suite import suite
+
+    chosen = suite(name)
+    wanted = requests or chosen.requests
+
+    async def work() -> int:
+        scale = time_scale or chosen.time_scale
+        with _progress(chosen.total(wanted)) as on_sample:
+            found = await chosen.measure(wanted, scale, seed, on_sample)
+        _write(chosen.markdown(found, lang), chosen.as_json(found), markdown_file, json_file)
+        return 0
+
+    try:
+        return run_children(work())
+    except NotRunning as error:
+        click.echo(f"glm-proxy bench: {error}", err=True)
+        return 1
+
+
+def _url(
+    url: str,
+    *,
+    against: str | None,
+    requests: int | None,
+    prompt: str | None,
+    prompts: list[str],
+    dialect: str,
+    api_key: Secret | None,
+    tls: ssl.SSLContext,
+    json_file: Path | None,
+    markdown_file: Path | None,
+    **options: Any,
+) -> int:
+    """Measures a URL and tells it; the exit code."""
     if prompt is not None and prompts:
         raise click.UsageError("give --prompt or --prompts, not both")
     plan = Plan(
         ways=(Way("direct", against), Way("proxied", url)) if against else (Way("measured", url),),
-        model=model,
         prompts=tuple(prompts) or (prompt or DEFAULT_PROMPT,),
-        requests=requests,
-        concurrency=concurrency,
-        max_tokens=max_tokens,
+        requests=requests or REQUESTS,
         dialect_name=dialect,
-        fresh_connections=fresh_connections,
-        timeout=timeout,
-        seed=seed,
         api_key=api_key.reveal() if api_key is not None else None,
+        **{name: value for name, value in options.items() if name not in _OF_SUITES},
     )
-    with _progress(plan) as on_sample:
+    with _progress(plan.requests * len(plan.ways)) as on_sample:
         found = uvloop.run(run(plan, tls, time.perf_counter, on_sample))
-    _tell(plan, found, json_file, markdown_file)
-    sys.exit(1 if found.failed else 0)
+    if found.stopped and not any(sample.complete for sample in found.samples):
+        click.echo(f"glm-proxy bench: {found.stopped}", err=True)
+    else:
+        _write(markdown(plan, found), as_json(plan, found), markdown_file, json_file)
+    return 1 if found.failed else 0
 
 
 @contextmanager
-def _progress(plan: Plan) -> Iterator[Callable[[Sample], None]]:
+def _progress(total: int) -> Iterator[OnSample]:
     """A bar on standard error while it is a terminal, and nothing otherwise."""
     console = Console(stderr=True)
     columns = (
@@ -171,7 +250,7 @@ def _progress(plan: Plan) -> Iterator[Callable[[Sample], None]]:
     failed = 0
 
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("requests", total=plan.requests * len(plan.ways))
+        task = bar.add_task("requests", total=total)
 
         def on_sample(sample: Sample) -> None:
             nonlocal failed
@@ -181,13 +260,9 @@ def _progress(plan: Plan) -> Iterator[Callable[[Sample], None]]:
         yield on_sample
 
 
-def _tell(plan: Plan, found: Run, json_file: Path | None, markdown_file: Path | None) -> None:
-    if found.stopped and not any(sample.complete for sample in found.samples):
-        click.echo(f"glm-proxy bench: {found.stopped}", err=True)
-        return
-    text = markdown(plan, found)
+def _write(text: str, data: str, markdown_file: Path | None, json_file: Path | None) -> None:
     click.echo(text, nl=False)
     if markdown_file is not None:
         markdown_file.write_text(text, "utf-8")
     if json_file is not None:
-        json_file.write_text(as_json(plan, found), "utf-8")
+        json_file.write_text(data, "utf-8")

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import click
 
-from proxy.config import Config, ConfigError, Problem, bundled, load
+from proxy.config import Config, ConfigError, Problem, load
 from proxy.config.yaml_file import read
 from proxy.core.policy import capability
-from proxy.core.policy.route import Router
 
 WRONG_SETTINGS = 2
 """Exit code for settings that cannot be used; click's own for a wrong command line."""
@@ -30,7 +29,6 @@ def read_settings(path: Path | None, overrides: Mapping[str, object] | None = No
     try:
         config = load(path, os.environ, overrides)
         _check_models(config.models_file)
-        _check_routes(config, path or bundled("proxy.yaml"))
     except ConfigError as error:
         click.echo(error, err=True)
         sys.exit(WRONG_SETTINGS)
@@ -48,11 +46,3 @@ def _check_models(path: Path | None) -> None:
     except ValueError as error:
         problems = [Problem("", line) for line in str(error).splitlines()]
         raise ConfigError(str(path), problems) from None
-
-
-def _check_routes(config: Config, source: Path) -> None:
-    """Raises ConfigError if a route sets what no request can carry; routing itself knows that."""
-    try:
-        Router(config)
-    except ValueError as error:
-        raise ConfigError(str(source), [Problem("routes", str(error))]) from None

@@ -30,9 +30,9 @@ class Attempts(Section):
     the own in-flight limit, and hedges, are counted apart."""
     retry_budget: Share = 0.1
     """Of all requests of this process: more retries than this are not made (a few always are)."""
-    overload_wait: SecondsOrZero = 30.0
-    """Before the only candidate is tried again after the platform said it is overloaded (1305).
-    0: its error is the answer."""
+    overload_wait: SecondsOrZero = 0.0
+    """How long a request is held before the only candidate is tried again after the platform said
+    that it is overloaded (1305). 0: the caller is told to come back, with Retry-After."""
     breaker: Annotated[Breaker | Literal["off"], OrOff("{failures: 5}")] = Breaker()
     """Per candidate; `off` switches it off."""
 

@@ -170,7 +170,9 @@ class Attempt:
         self._write = write
         self._client = client
         self._last_write = time.monotonic()
-        if client is not None and client.paused_since is not None:  # by what an answer before this one left unread
+        if (
+            client is not None and client.paused_since is not None
+        ):  # by what an answer before this one left unread
             self.flow(True)
         first, self.first = self.first, []
         write(first, self.pipe.ended)

@@ -130,7 +130,8 @@ def test_a_spare_place_leaves_a_tenth_free_and_one_at_least(
 
 def test_a_place_without_waiting_is_not_taken_from_those_who_wait() -> None:
     gate = a_gate(most=1)
-    assert (last := gate.enter_spare(0.0, spare=False)) is not None
+    last = gate.enter_spare(0.0, spare=False)
+    assert last is not None
     assert gate.enter_spare(0.0, spare=False) is None
     gate.join("caller", 0.0)
     gate.release(last, Ending.DONE, 1.0)
@@ -145,6 +146,20 @@ def test_switched_off_there_is_no_limit_and_nothing_is_learned() -> None:
     assert gate.figures(0.1) == Figures(waiting=0, in_flight=4, limit=2, resting=0)
     gate.rest("a", 9.0)
     assert gate.enter_anyway(0.1).key == "b"
+
+
+@pytest.mark.parametrize("ending", [Ending.REFUSED, Ending.UNSENT])
+def test_a_turn_that_led_to_nothing_is_had_again(ending: Ending) -> None:
+    gate = a_gate(most=1)
+    running = entered(gate)
+    for caller, since in (("a", 1.0), ("a", 2.0), ("b", 3.0)):
+        gate.join(caller, since)
+    gate.release(running, Ending.DONE, 10.0)
+    (first,) = gate.serve(10.0)
+    assert first.grant is not None
+    gate.release(first.grant, ending, 10.1)
+    again = gate.join("a", 1.0)
+    assert gate.serve(10.2) == [again]
 
 
 # --- foresight -----------------------------------------------------------------------------------
@@ -263,8 +278,15 @@ class AnyCourse(RuleBasedStateMachine):
             self.waiting[self.gate.join(caller, since)] = {}
             self.serve()
 
+    def turn_led_to_nothing(self, caller: str) -> None:
+        """It may have it again."""
+        for overtaken in self.waiting.values():
+            overtaken[caller] = overtaken.get(caller, 0) - 1
+
     def give_back(self, number: int, ending: Ending) -> tuple[str, float]:
         grant, caller, since = self.running.pop(number % len(self.running))
+        if ending is not Ending.DONE:
+            self.turn_led_to_nothing(caller)
         for _ in range(2):  # the second time counts for nothing
             self.gate.release(grant, ending, self.now)
         self.returned += 1
@@ -294,8 +316,6 @@ class AnyCourse(RuleBasedStateMachine):
         if whim or len(self.running) > self.upstream:
             caller, since = self.give_back(number, Ending.REFUSED)
             if again:
-                for overtaken in self.waiting.values():  # it had its turn, and has it again
-                    overtaken[caller] = overtaken.get(caller, 0) - 1
                 self.ask(caller, since)
 
     @precondition(lambda self: self.waiting)
@@ -318,6 +338,7 @@ class AnyCourse(RuleBasedStateMachine):
             assert ticket.grant is not None
             self.running = [one for one in self.running if one[0] is not ticket.grant]
             self.returned += 1
+            self.turn_led_to_nothing(ticket.caller)
             for _ in range(2):
                 self.gate.leave(ticket, self.now)
         self.serve()

@@ -163,7 +163,7 @@ WAYS = [
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("limit", [1, 2, 6, 20])
-def test_the_limit_is_found_in_the_first_burst_and_kept(limit: int, way: dict[str, float]) -> None:
+def test_the_limit_is_found_in_the_first_burst_and_kept(limit: int, way: dict[str, Any]) -> None:
     world = a_world(limit, **way)
     world.run(0.3)
     assert world.learned == limit
@@ -176,7 +176,7 @@ def test_the_limit_is_found_in_the_first_burst_and_kept(limit: int, way: dict[st
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("seed", range(3))
 def test_of_50_callers_before_2_places_none_waits_much_longer_than_another(
-    seed: int, way: dict[str, float]
+    seed: int, way: dict[str, Any]
 ) -> None:
     world = a_world(2, seed=seed, **way)
     world.run(200.0)
@@ -195,7 +195,7 @@ def test_of_50_callers_before_2_places_none_waits_much_longer_than_another(
 def test_probing_is_rare_once_the_limit_is_known() -> None:
     world = a_world(2, late=0.0, travel=0.02)
     world.run(1000.0)
-    assert sum(at > 300.0 for at in world.refusals) <= 700 / 60 + 1
+    assert sum(at > 300.0 for at in world.refusals) <= 0.01 * len(world.done)
     assert sum(at > 1.0 for at in world.refusals) <= 25
 
 
@@ -208,7 +208,7 @@ def test_a_request_is_seldom_refused_more_than_twice_after_the_first_burst() -> 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_more_places_at_the_upstream_are_found(way: dict[str, float]) -> None:
+def test_more_places_at_the_upstream_are_found(way: dict[str, Any]) -> None:
     world = a_world(2, **way)
     world.run(100.0)
     world.limit = 6
@@ -221,14 +221,14 @@ def test_more_places_at_the_upstream_are_found(way: dict[str, float]) -> None:
 @pytest.mark.parametrize(("before", "after"), [(6, 2), (5, 4), (20, 1), (100, 10)])
 @pytest.mark.parametrize("way", WAYS)
 def test_fewer_places_at_the_upstream_are_found_by_few_refusals(
-    before: int, after: int, way: dict[str, float]
+    before: int, after: int, way: dict[str, Any]
 ) -> None:
     world = a_world(before, callers=max(50, 2 * before), **way)
     world.run(20.0)
     refused = len(world.refusals)
     world.limit = after
     world.run_until_learned(after, within=15.0)
-    assert len(world.refusals) - refused < 40 + 2 * (before - after)
+    assert len(world.refusals) - refused < 40 + 6 * (before - after)
     start = world.now + 3.0
     world.run(start + 30.0)
     assert world.throughput(since=start) >= 0.95

@@ -25,7 +25,7 @@ class Figures:
     p99: float
     attempts: int | None
     """Requests to the service; None where no log tells."""
-    outcomes: Counter[str]
+    outcomes: dict[str, int]
 
     @property
     def extra(self) -> float | None:
@@ -37,11 +37,13 @@ class Figures:
 class Outage:
     """The service gone, and back."""
 
+    seconds: float
+    """So long it was gone."""
     requests: int
     """Begun while it was gone."""
     attempts: int
     answered: int
-    outcomes: Counter[str]
+    outcomes: dict[str, int]
     steady: float
     """Arrivals a second at the service before."""
     steady_peak: float
@@ -87,7 +89,7 @@ def figures(found: Found, way: str, phase: str) -> Figures | None:
         p90=percentile(firsts, 0.9),
         p99=percentile(firsts, 0.99),
         attempts=_attempts(found, phase) if way == PROXIED else len(of_it),
-        outcomes=Counter(s.outcome for s in of_it),
+        outcomes=dict(Counter(s.outcome for s in of_it)),
     )
 
 
@@ -124,10 +126,11 @@ def outage(found: Found) -> Outage | None:
     good = [s.started for s in later if s.complete]
     bad = [s.started for s in later if not s.complete]
     return Outage(
+        seconds=(found.up_at - found.down_at) / scale,
         requests=len(during),
         attempts=sum(line["attempt_count"] for line in numbers if line is not None),
         answered=sum(s.complete for s in during),
-        outcomes=Counter(s.outcome for s in during),
+        outcomes=dict(Counter(s.outcome for s in during)),
         steady=len(before) / ((found.down_at - found.steady_from) / scale),
         steady_peak=busiest(before, _WINDOW * scale) / _WINDOW,
         peak=busiest(after, _WINDOW * scale) / _WINDOW,

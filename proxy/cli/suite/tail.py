@@ -1,4 +1,4 @@
-"""The suite `tail`, carried out: three phases before one proxy, the first two beside direct ones."""
+"""The suite `tail`, carried out: three phases before one proxy, two of them beside direct ones."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ import orjson
 import uvloop
 from aiohttp import web
 
-from proxy.simulator import PROFILES, Simulator, SimulatorSettings
+from proxy.simulator import PROFILES, MissingExtra, Simulator, SimulatorSettings
 
 _REMEMBERED = 200_000
 
@@ -35,7 +35,11 @@ def command(profile: str, time_scale: float, seed: int, ca_file: Path) -> None:
     settings = SimulatorSettings(
         profile=profile, time_scale=time_scale, seed=seed, ca_file=ca_file, ledger_size=_REMEMBERED
     )
-    uvloop.run(_run(settings))
+    try:
+        uvloop.run(_run(settings))
+    except (OSError, MissingExtra) as error:
+        click.echo(error, err=True)
+        sys.exit(1)
 
 
 async def _run(settings: SimulatorSettings) -> None:

@@ -7,7 +7,8 @@ does not tell and may change. Without a refusal there is no limit here. The firs
     late free   the upstream gives a place back a moment after the answer's end was seen here, so
                 the next request can be refused although the limit is right. A refusal within the
                 limit therefore changes nothing at first: for a short pause no more run than
-                those beside it, then one does, as a check. Only checks that are refused again and again lower the limit.
+                those beside it, then one does, as a check. Only checks that are refused again and
+                again lower the limit.
     probe       while somebody waits, one request above the limit is tried now and then: after one
                 second without a refusal, which would show that no place is free; and after a
                 refused probe twice as long as before, up to a minute
@@ -152,10 +153,9 @@ class KeyLimit:
         return self._pausing and now < self._next_at + LAPSE
 
     def _next_probe(self) -> float | None:
-        """Not in the shadow of an end, unless there is always one."""
         if self.limit is None or self.in_flight != self.limit or self.limit == self._most:
             return None
-        return max(self._probe_at, min(self._last_end + LATE_FREE, self._probe_at + self._quiet))
+        return self._probe_at
 
     # --- a place is given ------------------------------------------------------------------
 

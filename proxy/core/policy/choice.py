@@ -25,6 +25,10 @@ become slower a moment ago. Little is lost by trying others then."""
 
 _HASHED: Final = 4096
 """Characters of one text that count for the prefix: enough to tell conversations apart."""
+_PARTS: Final = 16
+"""So many parts of one message count, and so many fields of a part."""
+_UNSAID: Final = frozenset({"type", "cache_control"})
+"""Fields of a part that say nothing; a client moves `cache_control` from turn to turn."""
 _NEVER: Final = float("inf")
 
 
@@ -97,18 +101,19 @@ def prefix_of(fields: Mapping[str, Any]) -> bytes | None:
         if isinstance(message, Mapping):
             beginning.append(_text(message.get("content")))
             if message.get("role") == "user":
-                return blake2b("\0".join(beginning).encode(), digest_size=8).digest()
+                said = "\0".join(beginning).encode(errors="surrogatepass")
+                return blake2b(said, digest_size=8).digest()
     return None
 
 
-def _text(content: object) -> str:
-    """Text of a message: a string, or the texts, pictures and files of its parts; cut."""
+def _text(content: object, depth: int = 3) -> str:
+    """What a message says: a string, or the texts, pictures and files of its first parts; cut."""
     if isinstance(content, str):
         return content[:_HASHED]
     if isinstance(content, Mapping):
-        return "".join(_text(part) for part in content.values())
-    if isinstance(content, list):
-        return "".join(_text(part) for part in content)
+        content = [value for key, value in content.items() if key not in _UNSAID]
+    if isinstance(content, list) and depth:
+        return "".join(_text(part, depth - 1) for part in content[:_PARTS])
     return ""
 
 

@@ -91,9 +91,7 @@ class Course:
             self.decisions.append(f"retry_{reaction.name.lower()}:{code}")
         return step
 
-    def _elsewhere(
-        self, candidate: int, verdict: Verdict, code: str, now: float
-    ) -> Start | None:
+    def _elsewhere(self, candidate: int, verdict: Verdict, code: str, now: float) -> Start | None:
         """Another candidate; without one the same again, if the failure allows that."""
         other = self._untried()
         if other is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import islice
 from math import exp2, sqrt
 from typing import Final, NamedTuple
 
@@ -44,38 +45,33 @@ def shape_of(size: int, tools: bool) -> Shape:
 class _Spans:
     """One kind of time, by shape."""
 
-    __slots__ = ("_all", "_shapes")
+    __slots__ = ("_shapes",)
 
     def __init__(self) -> None:
-        self._all = LiveSketch()
         self._shapes: dict[Shape, LiveSketch] = {}
 
-    def add(self, shape: Shape, seconds: float, now: float) -> None:
-        self._own(shape).add(seconds, now)
-        self._all.add(seconds, now)
-
-    def at_least(self, shape: Shape, seconds: float, now: float) -> None:
-        self._own(shape).at_least(seconds, now)
-        self._all.at_least(seconds, now)
+    def of(self, shape: Shape) -> LiveSketch:
+        """The shape's own sketch, for what is to be added."""
+        own = self._shapes.get(shape)
+        if own is None:
+            own = self._shapes[shape] = LiveSketch()
+        return own
 
     def weight(self, shape: Shape, now: float) -> float:
         own = self._shapes.get(shape)
         return 0.0 if own is None else own.weight(now)
 
-    def best(self, shape: Shape, now: float) -> LiveSketch:
-        """The shape's own sketch; without data, its best known neighbour's, then that of all."""
-        own = self._shapes.get(shape)
+    def best(self, shape: Shape, now: float) -> LiveSketch | None:
+        """Who speaks for the shape: it itself, else its best known neighbour, else of all."""
+        shapes = self._shapes
+        own = shapes.get(shape)
         if own is not None and own.weight(now) >= _ENOUGH:
             return own
-        known = [near for one in _neighbours(shape) if (near := self._shapes.get(one))]
-        best = max(known, key=lambda sketch: sketch.weight(now), default=self._all)
-        return best if best.weight(now) >= _ENOUGH else self._all
-
-    def _own(self, shape: Shape) -> LiveSketch:
-        own = self._shapes.get(shape)
-        if own is None:
-            own = self._shapes[shape] = LiveSketch()
-        return own
+        near = [known for one in _neighbours(shape) if (known := shapes.get(one)) is not None]
+        best = max(near, key=lambda sketch: sketch.weight(now), default=None)
+        if best is not None and best.weight(now) >= _ENOUGH:
+            return best
+        return max(shapes.values(), key=lambda sketch: sketch.weight(now), default=None)
 
 
 def _neighbours(shape: Shape) -> Iterator[Shape]:
@@ -168,14 +164,14 @@ class Vitals:
     ) -> None:
         """Seconds from sent to the marks that were reached. Call it as soon as both are known."""
         if first_token is not None:
-            self._tokens.add(shape, first_token, now)
+            self._tokens.of(shape).add(first_token, now)
         if first_content is not None:
-            self._contents.add(shape, first_content, now)
+            self._contents.of(shape).add(first_content, now)
 
     def late(self, shape: Shape, elapsed: float, now: float) -> None:
         """It was abandoned after `elapsed` seconds, without a token."""
-        self._tokens.at_least(shape, elapsed, now)
-        self._contents.at_least(shape, elapsed, now)
+        self._tokens.of(shape).at_least(elapsed, now)
+        self._contents.of(shape).at_least(elapsed, now)
 
     def ended(self, outcome: Outcome, now: float) -> None:
         """An attempt ended, well or not; what says nothing of the candidate is not counted."""
@@ -190,7 +186,8 @@ class Vitals:
 
     def first_token(self, q: float, shape: Shape, now: float) -> float | None:
         """Seconds within which the first token of any kind comes, as a share `q` of them did."""
-        return self._tokens.best(shape, now).quantile(q, now)
+        sketch = self._tokens.best(shape, now)
+        return None if sketch is None else sketch.quantile(q, now)
 
     def first_content(self, q: float, shape: Shape, now: float) -> float | None:
         """Seconds within which the first visible token comes, as a share `q` of them did.
@@ -198,20 +195,21 @@ class Vitals:
         The fewer they were, the more hopeful. Attempts that run now, and are late by that, count as
         `late` ones do; with nothing but attempts that run, it is what the oldest has waited.
         """
-        sketch = self._contents.best(shape, now)
-        q = _hopeful(q, sketch.weight(now))
-        expected = sketch.quantile(q, now)
         running = self._running.get(shape)
+        sketch = self._contents.best(shape, now)
+        expected = None
+        if sketch is not None:
+            expected = sketch.quantile(_hopeful(q, sketch.weight(now)), now)
         if not running:
             return expected
-        if expected is None:
+        if sketch is None or expected is None:
             return running.oldest(now)
         late = running.late(expected, now)
         if not late:
             return expected
         feared = sketch.copy()
         feared.at_least(late[len(late) // 2], now, weight=len(late))
-        return feared.quantile(q, now)
+        return feared.quantile(_hopeful(q, feared.weight(now)), now)
 
     def weight(self, shape: Shape, now: float) -> float:
         """How many answers of that shape are known; running attempts will be, and count too."""
@@ -219,7 +217,8 @@ class Vitals:
 
     def slower(self, shape: Shape, now: float) -> bool:
         """Whether it has become slower within the last minute."""
-        return self._contents.best(shape, now).slower(now)
+        sketch = self._contents.best(shape, now)
+        return sketch is not None and sketch.slower(now)
 
     def error_rate(self, now: float) -> float:
         """Share of failures among the latest attempts, 0 to 1; of a few it is never told as 1."""
@@ -258,8 +257,7 @@ class Health:
         key = model, endpoint, keys
         vitals = self._vitals.get(key)
         if vitals is None:
-            if len(self._vitals) >= self._capacity:
-                self._make_room()
+            self._make_room()
             breaker = None if self._breaker is None else Breaker(self._breaker)
             vitals = self._vitals[key] = Vitals(breaker)
         else:
@@ -269,8 +267,13 @@ class Health:
     def __len__(self) -> int:
         return len(self._vitals)
 
+    def __iter__(self) -> Iterator[tuple[tuple[str, str, str | None], Vitals]]:
+        """Model, endpoint and keys of each candidate, with its vitals."""
+        return iter(self._vitals.items())
+
     def _make_room(self) -> None:
-        """Forget the one not asked for the longest; never one with an attempt under way."""
-        idle = next((key for key, one in self._vitals.items() if not one.busy), None)
-        if idle is not None:
-            del self._vitals[idle]
+        """Forget those not asked for the longest; never one with an attempt under way."""
+        surplus = len(self._vitals) - self._capacity + 1
+        idle = (key for key, one in self._vitals.items() if not one.busy)
+        for key in list(islice(idle, max(0, surplus))):
+            del self._vitals[key]

@@ -90,6 +90,8 @@ class Verdict(NamedTuple):
 
 OWN_LIMIT: Final = frozenset({"1302", "rate_limit_error"})
 """Codes that say that the key has as many requests in flight as it may."""
+OVERLOADED_FOR: Final = 30.0
+"""Seconds: a platform that is overloaded has been so for minutes; callers are told to wait."""
 MOST_RETRY_AFTER: Final = 60.0
 """Seconds: nobody waits longer because a header says so; days have been seen."""
 LONGEST_REST: Final = 7 * 86_400.0

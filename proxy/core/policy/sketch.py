@@ -25,7 +25,9 @@ COUNT: Final = 30.0
 
 _STEP: Final = log(GROWTH)
 _BUCKETS: Final = ceil(log(HIGHEST / LOWEST) / _STEP)
-_MIDDLES: Final = tuple(LOWEST * GROWTH ** (bucket + 0.5) for bucket in range(_BUCKETS))
+_MIDDLES: Final[tuple[float, ...]] = tuple(
+    LOWEST * GROWTH ** (bucket + 0.5) for bucket in range(_BUCKETS)
+)
 _FORGOTTEN: Final = 2.0**-10
 """Less weight than this says nothing any more."""
 _LONG: Final = 40.0
@@ -78,8 +80,7 @@ class Sketch:
         """The value that a share `q` of all did not exceed; None when nothing of weight is left."""
         if self.weight(now) < _FORGOTTEN:
             return None
-        middle: float = _MIDDLES[self._bucket_at(q)]
-        return middle
+        return self._at_shares(q)[0]
 
     def weight(self, now: float) -> float:
         """How many values it holds, each counted by what is left of it."""
@@ -96,9 +97,11 @@ class Sketch:
         twin._total, twin._unit, twin._at = self._total, self._unit, self._at
         return twin
 
-    def _bucket_at(self, q: float) -> int:
-        sums = list(accumulate(self._counts[self._first : self._last + 1]))
-        return self._first + bisect_left(sums, q * sums[-1])
+    def _at_shares(self, *shares: float) -> list[float]:
+        """The quantiles of a sketch that is not empty."""
+        first = self._first
+        sums = list(accumulate(self._counts[first : self._last + 1]))
+        return [_MIDDLES[first + bisect_left(sums, share * sums[-1])] for share in shares]
 
     def _enter(self, bucket: int, count: float) -> None:
         self._counts[bucket] += count
@@ -188,8 +191,8 @@ class LiveSketch(Sketch):
 
     def _side(self, seconds: float) -> int:
         if self._balance == 0.0 and self._total > 0.0:
-            self._low = _MIDDLES[self._bucket_at(0.1)] / self.MARGIN
-            self._high = _MIDDLES[self._bucket_at(0.9)] * self.MARGIN
+            low, high = self._at_shares(0.1, 0.9)
+            self._low, self._high = low / self.MARGIN, high * self.MARGIN
         return (seconds > self._high) - (seconds < self._low)
 
     def _weigh(self, side: int, weight: float, now: float) -> None:

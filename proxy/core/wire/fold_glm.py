@@ -29,8 +29,9 @@ class GlmAnswer:
                 self._first[key] = chunk[key]
         _keep_newest(self._rest, chunk, _NOT_KEPT)
         choices = chunk.get("choices")
-        for choice in choices if isinstance(choices, list) else ():
-            self._choice(object_of(choice)).add(choice)
+        for each in choices if isinstance(choices, list) else ():
+            choice = object_of(each)
+            self._choice(choice).add(choice)
 
     def whole(self) -> dict[str, object]:
         """The answer, as far as it came."""
@@ -62,8 +63,9 @@ class _Choice:
         _keep_newest(self._rest, said, (*_OF_THE_CHUNK, "logprobs"))
         delta = dict(object_of(said.get("delta")))
         calls = delta.pop("tool_calls", None)
-        for call in calls if isinstance(calls, list) else ():
-            self._call(object_of(call)).add(call)
+        for each in calls if isinstance(calls, list) else ():
+            call = object_of(each)
+            self._call(call).add(call)
         if isinstance(delta.get("content"), list):  # GLM-4V; whole answers have a string
             delta["content"] = "".join(_texts(delta["content"]))
         self._message.add(delta)
