@@ -18,6 +18,7 @@ from proxy.core.wire.dialect import Answer, Dialect, is_json
 from proxy.errors import (
     ClientGone,
     ConnectFailed,
+    FirstTokenTimeout,
     HeadersTimeout,
     NotAStream,
     ProxyError,
@@ -28,6 +29,7 @@ from proxy.net.admission import Permit
 from proxy.net.attempt import Attempt
 
 _UNREACHABLE: Final = (ConnectFailed, HeadersTimeout, UpstreamDead)
+_SILENT: Final = (FirstTokenTimeout, HeadersTimeout)
 
 
 class Lane:
@@ -39,6 +41,7 @@ class Lane:
         "_shape",
         "_ticket",
         "_told",
+        "alone",
         "answer",
         "attempt",
         "candidate",
@@ -69,6 +72,8 @@ class Lane:
         """The name of its failure: the upstream's code, or ours."""
         self.verdict: Verdict | None = None
         """What its failure means; None while it has not failed."""
+        self.alone = False
+        """Nothing else of ours ran on its key when it failed."""
         self.won = False
         self._shape = shape
         self._probe = False
@@ -143,6 +148,7 @@ class Lane:
         if only and outcome is Outcome.FAILURE and not self._is_unreachable():
             outcome = Outcome.NEUTRAL
         self._tell(outcome, now, roll)
+        self.measure(now)
 
     def praise(self, now: float, roll: float) -> None:
         """It has something to say."""
@@ -166,7 +172,8 @@ class Lane:
         self.seen()
         marks, begun = attempt.timeline, attempt.started
         if marks.first_token is None:
-            if not self.has_failed:  # given up while it was silent: it would have taken longer
+            if not self.has_failed or isinstance(self.error, _SILENT):
+                # Given up while it was silent: it would have taken longer.
                 self.vitals.late(self._shape, now - begun, now)
             return
         content = marks.first_content

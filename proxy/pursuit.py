@@ -15,15 +15,14 @@ from proxy.core.policy import hedging
 from proxy.core.policy.admission import Place
 from proxy.core.policy.course import Course, Start
 from proxy.core.policy.health import shape_of
-from proxy.core.policy.outcome import Outcome
-from proxy.core.policy.retry import Reaction, judge
+from proxy.core.policy.retry import OWN_LIMIT, Failure, Reaction, Verdict, judge
 from proxy.core.policy.rewrite import rewrite
 from proxy.core.policy.route import Candidate, Route
 from proxy.core.record import AttemptRecord
 from proxy.core.wire.dialect import Dialect
 from proxy.core.wire.request import ChatRequest
 from proxy.core.wire.target import Target
-from proxy.errors import ProxyError, TooBusy
+from proxy.errors import ProxyError
 from proxy.house import LARGEST_ANSWER, House
 from proxy.knowledge import OWN_KEYS
 from proxy.lane import Lane
@@ -112,6 +111,9 @@ class Pursuit:
             lane = await racing.hedged(first)
             self._note_lateness(lane)
         self._request = None  # it may be large, and the answer long
+        for other in self.lanes:
+            if other is not lane:  # what it was is known now, however long the answer takes
+                other.finish(house.clock(), house.roll())
         if lane.error is not None:
             raise lane.error
         lane.won = True
@@ -137,15 +139,33 @@ class Pursuit:
             lane.error = error
         failure = lane.failure(self._asked.dialect)
         if failure is not None:
-            house = self._house
             lane.code = failure.name
-            lane.verdict = judge(
-                failure,
-                again=self._course.again(lane.start.candidate),
-                roll=house.roll(),
-                wall=house.wall(),
-                overload_wait=self._route.attempts.overload_wait,
-            )
+            lane.verdict = self._judge(lane, failure)
+            self._learn(lane, lane.verdict)
+
+    def _judge(self, lane: Lane, failure: Failure) -> Verdict:
+        house, place = self._house, self._place(lane.candidate)
+        lane.alone = house.admission.is_alone(place)
+        verdict = judge(
+            failure,
+            again=self._course.again(lane.start.candidate),
+            roll=house.roll(),
+            wall=house.wall(),
+            overload_wait=self._route.attempts.overload_wait,
+        )
+        if lane.code in OWN_LIMIT and not lane.alone and failure.retry_after is None:
+            return verdict._replace(pause=0.0)  # admission knows better when it is worth to ask
+        return verdict
+
+    def _learn(self, lane: Lane, verdict: Verdict) -> None:
+        """What a failure says of its candidate and of its key, whether or not anything follows."""
+        house, permit = self._house, lane.permit
+        if lane.attempt is None:  # no place in admission, so nobody was asked
+            return
+        now, only = house.clock(), len(self._route.candidates) == 1
+        lane.blame(verdict.outcome, now, house.roll(), only=only)
+        if permit is not None and verdict.rest is not None:
+            house.admission.rest(self._place(lane.candidate), permit.key, now + verdict.rest)
 
     def after(self, lane: Lane) -> Start | None:
         house, verdict = self._house, lane.verdict
@@ -153,16 +173,21 @@ class Pursuit:
         now = house.clock()
         if lane.attempt is None:  # no place in admission, so nobody was asked
             return self._course.turned_away()
-        lane.blame(verdict.outcome, now, house.roll(), only=len(self._route.candidates) == 1)
         place, permit = self._place(lane.candidate), lane.permit
-        other_key = False
-        if permit is not None:
-            if verdict.rest is not None:
-                house.admission.rest(place, permit.key, now + verdict.rest)
-            other_key = house.admission.has_other_key(place, permit.key)
+        other_key = permit is not None and house.admission.has_other_key(place, permit.key)
         if verdict.reaction is Reaction.LIMIT and self._route.admission.limit == "off":
             verdict = verdict._replace(reaction=Reaction.AGAIN)
-        return self._course.next(lane.start.candidate, verdict, lane.code, now, other_key=other_key)
+        following = self._course.next(
+            lane.start.candidate,
+            verdict,
+            lane.code,
+            now,
+            other_key=other_key,
+            alone=lane.alone,
+        )
+        if following is not None and following.pause:
+            self.stage = "pausing"
+        return following
 
     def late_in(self) -> float | None:
         lane = self.lanes[-1]
@@ -182,7 +207,8 @@ class Pursuit:
         if denied is not None:
             self._course.decisions.append(f"hedge_denied_{denied}")
             return None
-        lane = self.prepare(self._course.beside())
+        start = self._course.beside()
+        lane = self.prepare(start)
         lane.permit = self._house.admission.try_admit(
             self._place(lane.candidate),
             self._keys(lane),
@@ -199,7 +225,7 @@ class Pursuit:
             self.lanes.remove(lane)
             self._course.decisions.append("hedge_denied_budget")
             return None
-        self._course.decisions.append("hedge_started")
+        self._course.join(start)
         return lane
 
     def _why_not_hedge(self) -> str | None:

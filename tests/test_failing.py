@@ -19,7 +19,7 @@ from tests.fakes.upstream import Call, ScriptedUpstream
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 EVENT = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
 NOWHERE = {"endpoints": [{"name": "up", "base_url": "http://127.0.0.1:9"}]}
-NO_RETRIES = {"attempts": {"retries": 0}, "admission": {"limit": "off"}}
+NO_RETRIES: dict[str, Any] = {"attempts": {"retries": 0}, "admission": {"limit": "off"}}
 BODY = chat()
 
 

@@ -124,12 +124,21 @@ class Record:
 
     @property
     def overhead(self) -> float | None:
-        """Ours alone: (sent - received) + (committed - first event)."""
+        """Ours alone: up to the first attempt, from an attempt's start to its send, and from what
+        the answer began with to the commit. Waiting for a place, and attempts that led to
+        nothing, are not."""
         t = self.timeline
         first = t.first_event if t.first_event is not None else t.first_byte
         if t.sent is None or t.committed is None or first is None:
             return None
-        return (t.sent - t.received) + (t.committed - first)
+        if t.first_token is not None and t.first_token <= t.committed:
+            first = t.first_token  # what only opened the answer was held back until then
+        before = t.sent - t.received
+        answering = next((one for one in self.attempts if one.won), None)
+        if answering is not None:
+            begun = self.attempts[0]
+            before -= answering.started - begun.started + begun.waited
+        return before + (t.committed - first)
 
     def _since_received(self, mark: float | None) -> float | None:
         return None if mark is None else mark - self.timeline.received

@@ -128,6 +128,11 @@ class Admission:
         door = self._doors.get(place)
         return door is not None and door.gate.has_other_key(key, self._clock())
 
+    def is_alone(self, place: Place) -> bool:
+        """Whether at most one request of ours runs there, and nobody waits."""
+        door = self._doors.get(place)
+        return door is None or (door.gate.in_flight <= 1 and not door.gate.waiting)
+
     def figures(self) -> dict[tuple[str, str], Figures]:
         """By endpoint and model: those who wait and run, the limits, the keys that rest."""
         now = self._clock()

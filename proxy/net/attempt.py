@@ -14,22 +14,19 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from proxy.core.flow.patience import Due, Limits, Marks, next_due
+from proxy.core.flow.patience import Due, Limits, Marks, next_due, overdue
 from proxy.core.flow.pipe import Pipe
 from proxy.core.flow.timeline import Timeline
+from proxy.core.wire.headers import content_of
 from proxy.core.wire.inflate import ENCODINGS, Inflate
 from proxy.core.wire.sse import comment
 from proxy.errors import (
     AnswerTooLarge,
     ClientGone,
     EmptyStream,
-    FirstTokenTimeout,
-    HeadersTimeout,
-    IdleTimeout,
     ProxyError,
     Refused,
     StreamCut,
-    TotalTimeout,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamReset,
@@ -218,12 +215,7 @@ class Attempt:
     def on_head(self, head: Head) -> None:
         self.headers_at = time.monotonic()
         self.head = head
-        kind = encoding = b""
-        for name, value in head.headers:
-            if name == b"content-type":
-                kind = value.lower()
-            elif name == b"content-encoding":
-                encoding = value.strip().lower()
+        kind, encoding = content_of(head.headers)
         if encoding in ENCODINGS:
             self._inflate = Inflate()
         elif encoding not in _NO_ENCODING:
@@ -390,26 +382,21 @@ class Attempt:
         return next_due(self._limits, marks)
 
     def _overdue(self, due: Due, now: float) -> None:
-        limits = self._limits
         match due:
-            case Due.TOTAL:
-                self.fail(TotalTimeout(f"the answer was not whole after {limits.total:g} s"))
-            case Due.HEADERS:
-                self.fail(HeadersTimeout(f"no response head came within {limits.headers:g} s"))
-            case Due.FIRST_TOKEN:
-                self.fail(FirstTokenTimeout(f"no token came within {limits.first_token:g} s"))
-            case Due.IDLE:
-                self.fail(IdleTimeout(f"the upstream sent nothing for {limits.idle:g} s"))
             case Due.STALL:
                 assert self._client is not None
                 if self._client.has_taken(now):
                     self._watchdog.start()
                 else:
                     self._client.abort()
-                    self._finish(ClientGone(f"the client read nothing for {limits.stall:g} s"))
+                    self._finish(
+                        ClientGone(f"the client read nothing for {self._limits.stall:g} s")
+                    )
             case Due.HEARTBEAT:
                 assert self._write is not None
                 self.heartbeats += 1
                 self._last_write = now
                 self._write([_HEARTBEAT], False)
                 self._watchdog.start()
+            case _:
+                self.fail(overdue(due, self._limits))

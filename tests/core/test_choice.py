@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.policy.choice import SHARE, SHARE_EAGER, Choice, Option, choose, prefix_of
+from tests.bench.choice_trace import SCENES, Chooser, Scene, Smart, choosers, run
+from tests.bench.choice_trace import TARGET as TRACE_TARGET
 
 TARGET = 5.0
 NEVER = 1.0
@@ -239,6 +242,29 @@ def test_every_order_holds_each_allowed_one_once_and_its_reason_is_true(
         assert first.tier == min(options[place].tier for place in allowed)
 
 
+# --- in simulated time -------------------------------------------------------------------------
+
+
+def regret(scene: Scene, chooser: Chooser) -> float:
+    """Seconds a request, over what it would take where it is fast at the time."""
+    requests = scene.requests(2.0)
+    oracle = choosers(scene.endpoints)["oracle"]()
+    return fmean(run(requests, chooser)) - fmean(run(requests, oracle))
+
+
+@pytest.mark.parametrize("target", [None, TRACE_TARGET])
+@pytest.mark.parametrize("scene", SCENES[:3], ids=lambda scene: scene.title)
+def test_it_follows_endpoints_that_change_places(scene: Scene, target: float | None) -> None:
+    fixed = regret(scene, choosers(scene.endpoints)["fixed"]())
+    assert regret(scene, Smart(scene.endpoints, target)) < 0.25 * fixed
+
+
+@pytest.mark.parametrize("scene", SCENES[3:], ids=lambda scene: scene.title)
+def test_where_nothing_changes_it_costs_next_to_nothing(scene: Scene) -> None:
+    assert regret(scene, Smart(scene.endpoints, TRACE_TARGET)) < 0.01
+    assert regret(scene, Smart(scene.endpoints, None)) < 0.1
+
+
 # --- prefixes ----------------------------------------------------------------------------------
 
 SYSTEM = {"role": "system", "content": "You are kind."}
@@ -281,7 +307,7 @@ def test_an_anthropic_request_has_its_system_prompt_beside_the_messages() -> Non
 def test_how_a_message_is_written_down_changes_no_prefix() -> None:
     """Clients move the mark of what is to be cached from turn to turn."""
     part = {"type": "text", "text": "Hello"}
-    marked = {**part, "cache_control": {"type": "ephemeral"}}
+    marked = {**part, "cache_control": {"type": "ephemeral", "ttl": "1h"}}
     contents: list[object] = ["Hello", [part], [marked]]
     found = {prefix_of({"messages": [{"role": "user", "content": one}]}) for one in contents}
     assert len(found) == 1

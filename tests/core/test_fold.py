@@ -242,7 +242,7 @@ def test_pieces_of_one_call_are_put_together(index: int | None, later: Json) -> 
     told = calls_of(
         call(index, "f", "", id="a", type="function"),
         call(index, None, '{"x"', **later),
-        call(None if index == -1 else index, None, ":1}", **later),
+        call(None, None, ":1}", **later),
     )
     assert told == [("a", "f", '{"x":1}')]
 

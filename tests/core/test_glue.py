@@ -149,6 +149,11 @@ def test_a_stream_that_begins_broken_off_has_said_nothing() -> None:
     assert (one.useful, one.decisive) == (False, False)
 
 
+def test_a_frame_that_quotes_events_is_broken_off_where_it_is() -> None:
+    half = chunk("a", 'data: {"id":"b"} data: {}')[:-9]
+    assert put_through(pipe(), chunk("a"), half + chunk("b", "data: {}")) == ([chunk("a")], True)
+
+
 def test_a_frame_broken_off_at_the_end_mark_ends_the_stream_too() -> None:
     out, glued = put_through(pipe(), chunk("a"), chunk("a")[:50] + DONE)
     assert (out, glued) == ([chunk("a")], True)
@@ -180,7 +185,7 @@ def test_a_frame_broken_off_at_the_end_mark_ends_the_stream_too() -> None:
             b'data: {"id":"b","choices":[{"delta":{},"finish_reason":"x"}]}\n\n',
         ],
         # Ids made up for every event.
-        [chunk(f"id{n}", created=100 + n) for n in range(9)],
+        [chunk(f"id{n}", created=100 + n) for n in range(30)],
         # Text that quotes a stream, whole or not, and data that is not JSON.
         [chunk("a", 'data: {"id":"b"}\n\ndata: {"id":"c"}')] * 3,
         [chunk("a"), b'data: {"content":"say "data: {}" twice"}\n\n', chunk("a")],

@@ -54,6 +54,16 @@ def test_first_token_and_first_content_are_foretold_apart() -> None:
     assert vitals.first_content(0.9, SHAPE, NOW) == pytest.approx(4.0, rel=NEAR)
 
 
+def test_times_to_the_first_token_are_remembered_for_longer() -> None:
+    vitals = known(1.0)
+    for place in range(300):
+        vitals.answered(SHAPE, 0.5, 1.0, NOW + place / 2)
+    now = NOW + 150.0
+    assert vitals.first_tokens(SHAPE, now) > 2 * vitals.weight(SHAPE, now) > 20
+    assert vitals.first_tokens(Shape(1, False), now) == vitals.first_tokens(SHAPE, now)
+    assert Vitals(None).first_tokens(SHAPE, now) == 0.0
+
+
 def test_a_mark_that_was_not_reached_is_not_counted() -> None:
     vitals = known(4.0)
     for _ in range(50):
@@ -121,6 +131,17 @@ def test_attempts_that_run_late_are_feared_before_they_answer() -> None:
     for ticket in tickets:
         vitals.end(ticket)
     assert vitals.first_content(0.9, SHAPE, NOW + 4.0) == pytest.approx(1.0, rel=NEAR)
+
+
+def test_attempts_that_have_just_begun_are_not_late_and_excuse_none_that_is() -> None:
+    vitals = known(1.0)
+    for _ in range(6):
+        vitals.begin(SHAPE, NOW)
+    for _ in range(7):
+        vitals.begin(SHAPE, NOW + 3.9)
+    feared = vitals.first_content(0.9, SHAPE, NOW + 4.0)
+    assert feared is not None
+    assert feared > 3.0
 
 
 def test_late_attempts_that_later_ones_overtook_are_exceptions() -> None:
@@ -249,6 +270,7 @@ def test_a_candidate_is_model_endpoint_and_keys() -> None:
     others = [("glm-4.5", "cn", None), ("glm-4.6", "global", None), ("glm-4.6", "cn", "team")]
     assert all(health.of(*other) is not one for other in others)
     assert len(health) == 4
+    assert dict(health)["glm-4.6", "cn", None] is one
 
 
 def test_each_candidate_has_a_breaker_of_its_own_unless_they_are_off() -> None:

@@ -213,9 +213,11 @@ def test_a_few_long_ones_between_short_ones_are_no_news() -> None:
 
 def test_values_given_up_are_news_when_they_ran_long() -> None:
     sketch = settled(Random(3), 0.6)
+    p90 = sketch.quantile(0.9, 100.0)
     for _ in range(6):
         sketch.at_least(0.1, 100.0)
     assert not sketch.slower(100.0)
+    assert sketch.quantile(0.9, 100.0) == p90
     for _ in range(6):
         sketch.at_least(4.0, 100.0)
     assert sketch.slower(100.0)

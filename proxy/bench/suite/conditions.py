@@ -17,5 +17,7 @@ class Conditions:
     machine: str
     busy: float | None
     """Share of the machine's processors that was in use; None: not known."""
+    own: float | None
+    """Share of them that this suite alone used: client, proxies and service."""
     late: float
     """By how many seconds this client's timers were late, 99 % of them less."""

@@ -123,8 +123,9 @@ def _no_choice_at_all(settings: Settings) -> None:
 
 
 def _cold(settings: Settings) -> None:
+    """A connection for each request: over HTTP/1.1, whose connections serve one at a time."""
     pool = settings.setdefault("pool", {})
-    pool |= {"warm_connections": 0, "max_idle_per_host": 0, "max_age": "100ms"}
+    pool |= {"http2": "off", "warm_connections": 0, "idle_timeout": "2ms"}
 
 
 def _held_back(settings: Settings) -> None:

@@ -80,10 +80,10 @@ def cell(found: Found, way: str, scene: str) -> Cell | None:
     return Cell(
         complete=len(whole),
         failed=len(of_it) - len(whole),
-        ttfb=median((s.ttfb or 0.0) / scale for s in whole),
+        ttfb=percentile([(s.ttfb or 0.0) / scale for s in whole], 0.5),
         first_content=percentile(firsts, 0.5),
         first_content_p90=percentile(firsts, 0.9),
-        total=median((s.last_byte or 0.0) / scale for s in whole),
+        total=percentile([(s.last_byte or 0.0) / scale for s in whole], 0.5),
         visible=median(s.visible for s in whole),
         chunks_per_visible=median(min(1.0, s.chunks / s.events) for s in whole if s.events),
         models=tuple(sorted({s.model for s in whole if s.model})),

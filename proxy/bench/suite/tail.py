@@ -52,6 +52,17 @@ class Outage:
         return self.before + self.down + self.after
 
 
+FEWEST = 500
+"""With fewer requests the outage is a small one too: a trial of the suite, not a measurement."""
+
+
+def outage(requests: int) -> Outage:
+    """The parts of the phase `down`."""
+    if requests >= FEWEST:
+        return Outage()
+    return Outage(before=5.0, down=10.0, after=10.0, rate=10.0)
+
+
 def phases(requests: int) -> tuple[Phase, Phase, Phase]:
     """The three, with so many requests on each way of the first.
 
@@ -64,15 +75,6 @@ def phases(requests: int) -> tuple[Phase, Phase, Phase]:
         Phase("slow", "slow", WAYS, 8.0, max(2.0, requests / 40.0)),
         Phase("down", "tail", (PROXIED,), gone.rate, gone.seconds),
     )
-
-
-FEWEST = 500
-"""With fewer requests the outage is a short one too: a trial of the suite, not a measurement."""
-
-
-def outage(requests: int) -> Outage:
-    """The parts of the phase `down`."""
-    return Outage() if requests >= FEWEST else Outage(before=5.0, down=10.0, after=10.0)
 
 
 def key(way: str) -> str:

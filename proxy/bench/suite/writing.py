@@ -46,12 +46,14 @@ def percent(value: float | None, digits: int = 1) -> str:
 def environment(words: Words, conditions: Conditions, command: str) -> str:
     """Where and how it was measured, and whether the machine had time for it."""
     c = conditions
-    busy = words["not_known"] if c.busy is None else percent(c.busy, 0)
+    busy, own = (
+        words["not_known"] if share is None else percent(share, 0) for share in (c.busy, c.own)
+    )
     facts = [
         words["env_version"].format(version=__version__, machine=c.machine),
         words["env_scale"].format(scale=c.time_scale, factor=1 / c.time_scale),
         words["env_requests"].format(requests=c.requests, seed=c.seed, took=c.took),
-        words["env_busy"].format(busy=busy, late=c.late * 1000),
+        words["env_busy"].format(busy=busy, own=own, late=c.late * 1000),
         words["env_command"].format(command=command),
     ]
     if c.busy is not None and c.busy > _TOO_BUSY:
@@ -80,8 +82,8 @@ COMMON: Mapping[str, dict[str, str]] = {
         ),
         "env_requests": "{requests} requests each, seed {seed}, {took:.0f} s in all",
         "env_busy": (
-            "processors in use: {busy}; the client's own timers were at most {late:.1f} ms late,"
-            " in 99 of 100 cases"
+            "processors in use: {busy}, {own} by this suite alone; the client's own timers were"
+            " at most {late:.1f} ms late, in 99 of 100 cases"
         ),
         "env_command": "repeat it: `{command}`",
         "env_too_busy": (
@@ -103,7 +105,8 @@ COMMON: Mapping[str, dict[str, str]] = {
         ),
         "env_requests": "每项 {requests} 个请求，随机种子 {seed}，总用时 {took:.0f} 秒",
         "env_busy": (
-            "处理器占用 {busy}；测试客户端自己的定时器在 99% 的情况下最多晚 {late:.1f} 毫秒"
+            "处理器占用 {busy}，其中本测试自身 {own}；测试客户端自己的定时器在 99% 的情况下最多晚"
+            " {late:.1f} 毫秒"
         ),
         "env_command": "复现命令：`{command}`",
         "env_too_busy": "**机器占用超过 {limit}：毫秒级的数字参考价值有限**",

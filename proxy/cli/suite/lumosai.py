@@ -34,10 +34,10 @@ async def measure(requests: int, scale: float, seed: int, on_sample: OnSample) -
         async with Stage.open(Path(folder), scale, seed) as stage:
             upstream = await stage.upstream("lumosai")
             proxies = dict(await asyncio.gather(*_proxies(stage, upstream)))
-            busy = Busy()
+            busy = Busy(stage.pids)
             async with Asking.ready(upstream.trust(), time.perf_counter, on_sample) as asking:
                 await _ask(asking, upstream, proxies, requests, seed, scale)
-            share = busy.share()
+            share, own = busy.share(), busy.own()
             for proxy in proxies.values():
                 await proxy.logged(requests * len(SCENES))
     return Found(
@@ -48,6 +48,7 @@ async def measure(requests: int, scale: float, seed: int, on_sample: OnSample) -
             took=time.monotonic() - begun,
             machine=describe(),
             busy=share,
+            own=own,
             late=percentile(asking.late, 0.99),
         ),
         asking.samples,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 _STAT = Path("/proc/stat")
@@ -20,17 +21,43 @@ def describe() -> str:
 
 
 class Busy:
-    """The share of all processors that was in use since this was made, by whomever."""
+    """The shares of all processors that were in use since this was made.
 
-    def __init__(self) -> None:
+    `pids` are the processes of the suite beside this one.
+    """
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
         self._begun = _ticks()
+        self._own = self._used()
 
     def share(self) -> float | None:
-        """None where the system does not say."""
-        if self._begun is None or (now := _ticks()) is None:
+        """By whomever; None where the system does not say."""
+        passed = self._passed()
+        return None if passed is None else 1.0 - passed[1] / passed[0]
+
+    def own(self) -> float | None:
+        """By the suite alone; None where the system does not say."""
+        passed, used = self._passed(), self._used()
+        return None if passed is None else (used - self._own) / passed[0]
+
+    def _used(self) -> int:
+        return _used("self") + sum(map(_used, self._pids))
+
+    def _passed(self) -> tuple[int, int] | None:
+        if self._begun is None or (now := _ticks()) is None or now[0] == self._begun[0]:
             return None
-        total, idle = now[0] - self._begun[0], now[1] - self._begun[1]
-        return 1.0 - idle / total if total > 0 else None
+        return now[0] - self._begun[0], now[1] - self._begun[1]
+
+
+def _used(pid: int | str) -> int:
+    """What one process has had of the processors, in the same ticks; 0 where it is not known."""
+    try:
+        # After the name, which may hold anything but ends with the last bracket.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[11]) + int(fields[12])
 
 
 def _ticks() -> tuple[int, int] | None:

@@ -100,6 +100,8 @@ class Stage:
         self._scale = scale
         self._seed = seed
         self._reading: list[asyncio.Task[None]] = []
+        self.pids: list[int] = []
+        """Of all processes so far."""
 
     @classmethod
     @asynccontextmanager
@@ -122,6 +124,7 @@ class Stage:
             *("--ca-file", ca_file),
             module="proxy.cli.suite.upstream",
         )
+        self.pids.append(child.process.pid)
         url, control = (await child.says(r"on (https://\S+, control on http://\S+)")).split(", ")
         return Upstream(url, ca_file, control.removeprefix("control on "))
 
@@ -131,6 +134,7 @@ class Stage:
         child = await self._children.start(
             f"the proxy {name}", "serve", "--config", file, "--port", 0, "--admin-port", 0
         )
+        self.pids.append(child.process.pid)
         proxy = Proxy(await child.says(r"listens on (http://\S+),") + "/v1")
         self._reading.append(asyncio.create_task(proxy.read(child)))
         return proxy

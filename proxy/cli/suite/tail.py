@@ -36,7 +36,7 @@ async def measure(requests: int, scale: float, seed: int, on_sample: OnSample) -
             upstream = await stage.upstream(quick.profile)
             proxy = await stage.proxy(PROXIED, fast_settings(), upstream)
             urls = {DIRECT: upstream.base_url, PROXIED: proxy.base_url}
-            busy = Busy()
+            busy = Busy(stage.pids)
             async with Asking.ready(upstream.trust(), time.monotonic, on_sample) as asking:
                 for phase in (quick, slow):
                     await upstream.tell(f"/profile?name={phase.profile}")
@@ -47,7 +47,7 @@ async def measure(requests: int, scale: float, seed: int, on_sample: OnSample) -
                     _outage(upstream, tail.outage(requests), scale),
                     asking.at_moments(tail.asks(down, urls, seed, scale)),
                 )
-            share = busy.share()
+            share, own = busy.share(), busy.own()
             await proxy.logged(sum(sample.way == PROXIED for sample in asking.samples))
             arrivals = await upstream.arrivals(tail.key(PROXIED))
     return Found(
@@ -58,6 +58,7 @@ async def measure(requests: int, scale: float, seed: int, on_sample: OnSample) -
             took=time.monotonic() - begun,
             machine=describe(),
             busy=share,
+            own=own,
             late=percentile(asking.late, 0.99),
         ),
         asking.samples,

@@ -10,6 +10,14 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import NamedTuple
 
+from proxy.errors import (
+    FirstTokenTimeout,
+    HeadersTimeout,
+    IdleTimeout,
+    TotalTimeout,
+    UpstreamError,
+)
+
 
 class Limits(NamedTuple):
     """How long an attempt may take (seconds) and how much it may bring (bytes)."""
@@ -68,3 +76,16 @@ def next_due(limits: Limits, marks: Marks) -> tuple[float, Due]:
         if marks.last_write is not None and limits.heartbeat:
             due.append((marks.last_write + limits.heartbeat, Due.HEARTBEAT))
     return min(due, key=lambda one: one[0])
+
+
+def overdue(due: Due, limits: Limits) -> UpstreamError:
+    """What an attempt fails with when this deadline, one of the upstream's, is reached."""
+    match due:
+        case Due.HEADERS:
+            return HeadersTimeout(f"no response head came within {limits.headers:g} s")
+        case Due.FIRST_TOKEN:
+            return FirstTokenTimeout(f"no token came within {limits.first_token:g} s")
+        case Due.IDLE:
+            return IdleTimeout(f"the upstream sent nothing for {limits.idle:g} s")
+        case _:
+            return TotalTimeout(f"the answer was not whole after {limits.total:g} s")

@@ -14,8 +14,11 @@ from proxy.config import Attempts
 from proxy.core.policy.budget import Budget
 from proxy.core.policy.retry import Reaction, Verdict
 
-LIMIT_REPEATS: Final = 20
-"""A request goes back into the queue this often; one that is refused more often is told so."""
+LIMIT_REPEATS: Final = 200
+"""A request goes back into the queue this often; its patience ends sooner."""
+ALONE_REPEATS: Final = 5
+"""The same while nothing else of ours runs on the key: who holds its places, and how long, is not
+for us to know, so the refusal is soon the answer."""
 _SAME_AGAIN: Final = frozenset({Reaction.AGAIN, Reaction.OVERLOAD})
 
 
@@ -59,9 +62,17 @@ class Course:
         return self._start(self._order[0], "first")
 
     def beside(self) -> Start:
-        """The attempt to make beside a late one: the next candidate, else the first one again."""
+        """The attempt to make beside a late one: the next candidate, else the first one again.
+
+        It is not yet made: `join` it, or leave its candidate to those that may follow a failure.
+        """
         candidate = self._untried()
-        return self._start(self._order[0] if candidate is None else candidate, "hedge")
+        return Start(self._order[0] if candidate is None else candidate, "hedge")
+
+    def join(self, start: Start) -> None:
+        """The attempt that `beside` named is made."""
+        self.tried.add(start.candidate)
+        self.decisions.append("hedge_started")
 
     def turned_away(self) -> Start | None:
         """What follows when the candidate has no place in time: another one, if there is one."""
@@ -69,20 +80,29 @@ class Course:
         return None if other is None else self._start(other, "failover")
 
     def next(
-        self, candidate: int, verdict: Verdict, code: str, now: float, *, other_key: bool
+        self,
+        candidate: int,
+        verdict: Verdict,
+        code: str,
+        now: float,
+        *,
+        other_key: bool,
+        alone: bool,
     ) -> Start | None:
         """What follows the failure of `candidate`; None: the failure is the answer.
 
-        `code` names the failure, for the log. `other_key`: the endpoint has another key that does not rest.
+        `code` names the failure, for the log. `other_key`: the endpoint has another key that does
+        not rest. `alone`: nothing else of ours runs on the key.
         """
         reaction = verdict.reaction
         if reaction is Reaction.RETURN or (reaction is Reaction.KEY and not other_key):
             return None
         step: Start | None
         if reaction is Reaction.KEY:
-            step = self._repeat(candidate, 0.0)
-        elif reaction is Reaction.LIMIT:
             tired = self.again(candidate) >= LIMIT_REPEATS
+            step = None if tired else self._repeat(candidate, 0.0)
+        elif reaction is Reaction.LIMIT:
+            tired = self.again(candidate) >= (ALONE_REPEATS if alone else LIMIT_REPEATS)
             pause = 0.0 if other_key else verdict.pause
             step = None if tired else self._repeat(candidate, pause)
         else:

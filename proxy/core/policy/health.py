@@ -22,6 +22,10 @@ SIZES: Final = (4 << 10, 24 << 10, 96 << 10)
 """Bytes of the body at which the next class of sizes begins."""
 CAPACITY: Final = 512
 """Candidates that are remembered."""
+TOKEN_SECONDS: Final = 120.0
+TOKEN_COUNT: Final = 100.0
+"""Half-lives of times to the first token. They say when an attempt is late, which is a question of
+the slowest few in a hundred: it takes more values than a choice does."""
 
 _ENOUGH: Final = 1.5
 """Values that a shape must have to speak for itself; with fewer, its neighbours do."""
@@ -45,16 +49,17 @@ def shape_of(size: int, tools: bool) -> Shape:
 class _Spans:
     """One kind of time, by shape."""
 
-    __slots__ = ("_shapes",)
+    __slots__ = ("_count", "_seconds", "_shapes")
 
-    def __init__(self) -> None:
+    def __init__(self, *, seconds: float, count: float) -> None:
+        self._seconds, self._count = seconds, count
         self._shapes: dict[Shape, LiveSketch] = {}
 
     def of(self, shape: Shape) -> LiveSketch:
         """The shape's own sketch, for what is to be added."""
         own = self._shapes.get(shape)
         if own is None:
-            own = self._shapes[shape] = LiveSketch()
+            own = self._shapes[shape] = LiveSketch(seconds=self._seconds, count=self._count)
         return own
 
     def weight(self, shape: Shape, now: float) -> float:
@@ -122,11 +127,13 @@ class _Running:
         One that others have overtaken is an exception, and counts when it ends: those that run
         long are found running more often than they occur.
         """
-        return [
-            now - began
-            for number, began in self._began.items()
-            if number > self._overtaken and now - began > expected
-        ]
+        found = []
+        for number, began in self._began.items():
+            if now - began <= expected:
+                break
+            if number > self._overtaken:
+                found.append(now - began)
+        return found
 
 
 class Vitals:
@@ -141,8 +148,8 @@ class Vitals:
     def __init__(self, breaker: Breaker | None) -> None:
         self.breaker = breaker
         """None: the settings switch it off."""
-        self._tokens = _Spans()
-        self._contents = _Spans()
+        self._tokens = _Spans(seconds=TOKEN_SECONDS, count=TOKEN_COUNT)
+        self._contents = _Spans(seconds=SECONDS, count=COUNT)
         self._running: dict[Shape, _Running] = {}
         self._failed = self._told = self._last = 0.0
 
@@ -169,7 +176,7 @@ class Vitals:
             self._contents.of(shape).add(first_content, now)
 
     def late(self, shape: Shape, elapsed: float, now: float) -> None:
-        """It was abandoned after `elapsed` seconds, without a token."""
+        """It was abandoned after `elapsed` seconds, without a token: to be told at that moment."""
         self._tokens.of(shape).at_least(elapsed, now)
         self._contents.of(shape).at_least(elapsed, now)
 
@@ -188,6 +195,11 @@ class Vitals:
         """Seconds within which the first token of any kind comes, as a share `q` of them did."""
         sketch = self._tokens.best(shape, now)
         return None if sketch is None else sketch.quantile(q, now)
+
+    def first_tokens(self, shape: Shape, now: float) -> float:
+        """How many answers `first_token` rests on, each counted by what is left of it."""
+        sketch = self._tokens.best(shape, now)
+        return 0.0 if sketch is None else sketch.weight(now)
 
     def first_content(self, q: float, shape: Shape, now: float) -> float | None:
         """Seconds within which the first visible token comes, as a share `q` of them did.

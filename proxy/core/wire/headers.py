@@ -251,6 +251,17 @@ def to_client(headers: Iterable[tuple[bytes, bytes]], *, stream: bool) -> list[t
     ]
 
 
+def content_of(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+    """Content-Type and Content-Encoding of a response head, in lower case; empty without."""
+    kind = encoding = b""
+    for name, value in headers:
+        if name == b"content-type":
+            kind = value.lower()
+        elif name == b"content-encoding":
+            encoding = value.strip().lower()
+    return kind, encoding
+
+
 _SAID_ANEW: Final = frozenset({"content-encoding", "content-length"})
 
 
