@@ -7,6 +7,9 @@
     stream                 -> outcome          the attempt writes; nothing here wakes per event
     finally                                    attempts closed, one Record finished
 
+Where a route says `share`, the race and the stream are those of a flight (`proxy.flight`), which
+identical requests have in common; the page is the same.
+
 Above the commit point a failure is a status, and an attempt may be replaced. Below it nothing is
 ever replaced: a failure is one error event in the client's dialect and an end that cannot be taken
 for a whole answer. The client leaving cancels this code wherever it is; `finally` does the rest.
@@ -17,26 +20,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from proxy import reply
 from proxy.core.flow.fold import Fold
-from proxy.core.flow.metadata import Annotated
 from proxy.core.flow.timeline import Timeline
 from proxy.core.policy.patience import overridden
-from proxy.core.policy.retry import OVERLOADED_FOR, Reaction
 from proxy.core.policy.route import Route
 from proxy.core.wire import headers as policy
-from proxy.core.wire.answers import error_body, error_message, masked
 from proxy.core.wire.request import ChatRequest, parse
 from proxy.core.wire.target import Kind, Target, dialect_of, resolve
-from proxy.errors import (
-    ClientGone,
-    InternalError,
-    MethodNotAllowed,
-    NoCandidate,
-    ProxyError,
-    TooBusy,
-    UpstreamSaid,
-)
+from proxy.errors import ClientGone, InternalError, ProxyError, UpstreamSaid
 from proxy.facts import Facts
+from proxy.flight import Seat, board
 from proxy.house import House
 from proxy.lane import Lane
 from proxy.net.attempt import Attempt
@@ -59,6 +53,7 @@ class Exchange:
             house.dialects["openai"],
         )
         self._interrupted: str | None = None
+        self._seat: Seat | None = None
 
     async def run(self) -> None:
         """Live it. Every failure is told to the client here; only cancellation leaves."""
@@ -66,10 +61,11 @@ class Exchange:
         try:
             await self._live()
         except ProxyError as error:
-            self._fail(error)
+            reply.fail(self._client, self._facts, error)
         except Exception:  # the top of an exchange: a defect of ours must not look like an end
             house.broke(self._facts.id)
-            self._fail(InternalError("the proxy failed; its log says why under this request id"))
+            message = "the proxy failed; its log says why under this request id"
+            reply.fail(self._client, self._facts, InternalError(message))
         finally:
             self._finish()
 
@@ -82,7 +78,7 @@ class Exchange:
         facts.fingerprint = None if key is None else house.fingerprint(key)
         if target.kind is Kind.MODELS:
             models = house.models(policy.names_anthropic(self._headers))
-            self._answer(200, [policy.JSON], models)
+            reply.answer(client, facts, 200, [policy.JSON], models)
         elif target.kind is Kind.PASSTHROUGH:
             await self._pass(target)
         else:
@@ -99,7 +95,7 @@ class Exchange:
         assert attempt is not None
         self._adopt(attempt)
         if not attempt.is_stream:
-            self._whole(lane)
+            reply.whole(self._house, self._client, facts, lane)
         elif facts.stream:
             await self._stream(attempt, route)
         else:
@@ -135,7 +131,11 @@ class Exchange:
             received=facts.timeline.received,
             streams=request.stream or route.stream.upgrade,
         )
-        pursuit = facts.pursuit = Pursuit(self._house, route, request, asked)
+        pursuit: Pursuit | Seat
+        if route.share and request.stream:
+            pursuit = self._take_seat(route, request, asked)
+        else:
+            pursuit = facts.pursuit = Pursuit(self._house, route, request, asked)
         facts.stage = "pursuing"
         if route.commit != "early" or not request.stream:
             return await pursuit.first_answer()
@@ -145,9 +145,19 @@ class Exchange:
             finally:
                 facts.heartbeats = early.heartbeats
 
+    def _take_seat(self, route: Route, request: ChatRequest, asked: Asked) -> Seat:
+        """An identical request may be under way: then its answer is this one's too."""
+        facts = self._facts
+        seat = self._seat = board(self._house, route, request, asked, facts.timeline)
+        facts.pursuit, facts.shared = seat.pursuit, not seat.is_first
+        return seat
+
     def _adopt(self, attempt: Attempt) -> None:
         """The attempt's marks become the exchange's."""
         facts, timeline = self._facts, attempt.timeline
+        if self._seat is not None:
+            facts.follow(attempt)
+            return
         timeline.parsed = facts.timeline.parsed
         timeline.committed = facts.timeline.committed
         timeline.sent, timeline.headers = attempt.sent, attempt.headers_at
@@ -164,8 +174,9 @@ class Exchange:
             passed = policy.to_client(attempt.head.headers, stream=True)
             client.open([*passed, *self._commit()])
         facts.stage = "streaming"
-        client.on_flow = attempt.flow
-        error = await attempt.stream_into(self._writer(route), client)
+        source = attempt if self._seat is None else self._seat.reader
+        client.on_flow = source.flow
+        error = await source.stream_into(self._writer(route), client)
         facts.usage, facts.finish_reason = pipe.usage, pipe.finish_reason
         if error is not None:
             raise error
@@ -183,26 +194,20 @@ class Exchange:
         facts = self._facts
         facts.status = 200
         facts.timeline.committed = self._house.clock()
-        return self._added(stream=True)
+        return reply.added(facts, stream=True)
 
     def _writer(self, route: Route) -> Callable[[list[bytes], bool], None]:
         """Where the events go; with `emit_metadata` between two comments of our own."""
         if not route.stream.emit_metadata:
             return self._client.write
-        facts = self._facts
-        pursuit, served = facts.pursuit, facts.served_by
-        assert pursuit is not None
-        assert served is not None
-        decision = {
-            "request_id": facts.id,
-            "route": route.name,
-            "reason": pursuit.chosen.reason,
-            "model": served.model,
-            "endpoint": served.endpoint.name,
-            "changes": pursuit.changes,
-            "attempts": pursuit.attempts,
-        }
-        return Annotated(self._client.write, decision, lambda: self._timings(whole=True))
+        return reply.annotated(self._client.write, self._facts, self._marks)
+
+    def _marks(self) -> Timeline:
+        """Up to this moment."""
+        lane = None if self._seat is None else self._seat.pursuit.current
+        if lane is not None and lane.attempt is not None:
+            self._facts.follow(lane.attempt)
+        return self._facts.timeline
 
     async def _folded(self, attempt: Attempt) -> None:
         """A stream for a client that wants it whole: nothing is sent before the end."""
@@ -224,50 +229,8 @@ class Exchange:
             )
         facts.timeline.committed = self._house.clock()
         headers = policy.to_client(attempt.head.headers, stream=True)
-        self._answer(200, policy.said_anew(headers, as_json=True), fold.answer())
-
-    def _whole(self, lane: Lane) -> None:
-        """An answer that is no stream, or an error of the upstream."""
-        facts, attempt = self._facts, lane.attempt
-        assert attempt is not None
-        head, body = attempt.head, attempt.body
-        assert head is not None
-        headers = policy.to_client(head.headers, stream=False)
-        if lane.has_failed:
-            self._said(lane, head.status, headers, body)
-            return
-        facts.timeline.committed = self._house.clock()
-        if lane.answer is not None:
-            facts.usage, facts.finish_reason = lane.answer.usage, lane.answer.finish_reason
-        self._answer(head.status, policy.said_anew(headers, as_json=False), body)
-
-    def _said(self, lane: Lane, status: int, headers: Headers, body: bytes) -> None:
-        """An error of the upstream, with its status and code. Raises it after an early commit."""
-        facts = self._facts
-        for secret in self._house.knowledge.secrets(lane.candidate.endpoint):
-            body = masked(body, secret)
-        facts.upstream_code = facts.dialect.error_code(body)
-        status = status if status >= 400 else UpstreamSaid.status
-        if self._client.response is not None:
-            message = error_message(body) or f"the upstream answered with status {status}"
-            raise UpstreamSaid(message, status=status, code=facts.upstream_code)
-        facts.timeline.committed = self._house.clock()
-        facts.outcome = "upstream_failed"
-        body = error_body(facts.dialect, status, body)
-        self._answer(
-            status,
-            policy.said_anew(headers, as_json=True),
-            body,
-            failed=True,
-            retry_after=self._come_back(lane, headers),
-        )
-
-    def _come_back(self, lane: Lane, headers: Headers) -> float | None:
-        """Seconds to wait before asking an overloaded platform again, where it does not say."""
-        overloaded = lane.verdict is not None and lane.verdict.reaction is Reaction.OVERLOAD
-        if not overloaded or any(name == "retry-after" for name, _ in headers):
-            return None
-        return OVERLOADED_FOR * (1.0 + self._house.roll() / 2)
+        said = policy.said_anew(headers, as_json=True)
+        reply.answer(self._client, facts, 200, said, fold.answer())
 
     # --- everything else -------------------------------------------------------------------
 
@@ -302,96 +265,26 @@ class Exchange:
         timeline.headers = timeline.committed = self._house.clock()
         facts.status = answer.head.status
         facts.stage = "streaming"
-        return policy.to_client(answer.head.headers, stream=False) + self._added(stream=False)
-
-    # --- told to the client ----------------------------------------------------------------
-
-    def _answer(
-        self,
-        status: int,
-        headers: Headers,
-        body: bytes,
-        *,
-        failed: bool = False,
-        retry_after: float | None = None,
-    ) -> None:
-        """`failed`: it is an error that a further attempt might have mended."""
-        facts = self._facts
-        should_retry = None
-        if failed and facts.pursuit is not None and facts.pursuit.is_final:
-            should_retry = False
-        added = self._added(stream=False, should_retry=should_retry, retry_after=retry_after)
-        self._client.answer(status, [*headers, *added], body)
-        facts.status = status
-        if facts.outcome == ClientGone.code:
-            facts.outcome = "completed"
-        facts.stage = "done"
-
-    def _fail(self, error: ProxyError) -> None:
-        """Before the commit a status, after it an event and an end that cannot look whole."""
-        facts = self._facts
-        facts.outcome = error.code if not isinstance(error, UpstreamSaid) else "upstream_failed"
-        facts.error = error.message
-        if isinstance(error, ClientGone):
-            return
-        if self._client.response is not None:
-            events = [facts.dialect.error_event(error)] if facts.pursuit is not None else []
-            self._client.cut(events)
-            return
-        headers = [policy.JSON]
-        if isinstance(error, MethodNotAllowed):
-            headers.append((policy.ALLOW, error.allow))
-        wait = error.retry_after if isinstance(error, NoCandidate | TooBusy) else None
-        body = facts.dialect.error_body(error)
-        self._answer(error.status, headers, body, failed=True, retry_after=wait)
-
-    def _added(
-        self,
-        *,
-        stream: bool,
-        should_retry: bool | None = None,
-        retry_after: float | None = None,
-    ) -> list[tuple[str, str]]:
-        facts = self._facts
-        served, pursuit = facts.served_by, facts.pursuit
-        return policy.added(
-            request_id=facts.id,
-            model=served.model if served else None,
-            endpoint=served.endpoint.name if served else None,
-            attempts=(pursuit.attempts or None) if pursuit else None,
-            timings=self._timings(whole=False),
-            stream=stream,
-            should_retry=should_retry,
-            retry_after=retry_after,
-            route=facts.route.name if facts.route else None,
-            reason=pursuit.chosen.reason if pursuit else None,
-            changes=pursuit.changes if pursuit else (),
-        )
-
-    def _timings(self, *, whole: bool) -> list[tuple[str, float]]:
-        """Stages that have been reached, seconds since the request came."""
-        t = self._facts.timeline
-        marks = [("sent", t.sent), ("headers", t.headers), ("first_event", t.first_event)]
-        if whole:
-            marks += [("first_token", t.first_token), ("first_content", t.first_content)]
-            marks += [("last_event", t.last_event)]
-        return [(name, mark - t.received) for name, mark in marks if mark is not None]
+        ours = reply.added(facts, stream=False)
+        return policy.to_client(answer.head.headers, stream=False) + ours
 
     # --- the end ---------------------------------------------------------------------------
 
     def interrupt(self, error: ProxyError) -> None:
         """End it now for `error`; its client is told, when an attempt is under way."""
         self._interrupted = error.code
-        if self._facts.pursuit is not None:
+        if self._seat is not None:
+            self._seat.interrupt(error)
+        elif self._facts.pursuit is not None:
             self._facts.pursuit.interrupt(error)
 
     def _finish(self) -> None:
         facts, pursuit = self._facts, self._facts.pursuit
         if pursuit is not None:
-            pursuit.finish()
+            self._give_back(pursuit)
             lane = pursuit.current
             if lane is not None and lane.attempt is not None:
-                if lane.attempt.timeline is not facts.timeline:  # it ended before it answered
+                if lane.attempt.timeline is not facts.timeline:  # shared, or without an answer
                     self._adopt(lane.attempt)
                 pipe = lane.attempt.pipe
                 if pipe is not None and facts.usage is None:
@@ -400,6 +293,15 @@ class Exchange:
             facts.outcome = self._interrupted  # cancelled, but not by the client
         facts.timeline.finished = self._house.clock()
         self._house.finish(facts.record(self._client))
+
+    def _give_back(self, pursuit: Pursuit) -> None:
+        """What was taken for this exchange, and what is shared if nobody else has it."""
+        if self._seat is None:
+            pursuit.finish()
+            self._facts.heartbeats += pursuit.heartbeats
+            return
+        self._facts.heartbeats += self._seat.reader.heartbeats
+        self._facts.accounts = self._seat.leave()
 
 
 def _lower(headers: Headers) -> dict[str, str]:

@@ -10,6 +10,7 @@ from proxy.core.record import AttemptRecord, Record, Usage
 from proxy.core.wire.dialect import Dialect
 from proxy.core.wire.target import Kind, Target
 from proxy.errors import ClientGone
+from proxy.net.attempt import Attempt
 from proxy.net.downstream import Client
 from proxy.net.passthrough import Answer
 from proxy.pursuit import Pursuit
@@ -41,8 +42,26 @@ class Facts:
     outcome: str = ClientGone.code
     """Until something else is known: cancelled from outside means that the client left."""
     heartbeats: int = 0
-    """Written before an attempt had answered."""
+    """Comments written while the answer was silent."""
     shared: bool = False
+    """It found the flight of an identical request under way, and has its answer."""
+    accounts: bool = True
+    """Its record tells of the attempts and of what they cost: one of those who share does."""
+
+    def follow(self, attempt: Attempt) -> None:
+        """Take over the marks of an attempt that is not this exchange's alone.
+
+        What was reached before this request was understood is reached then. Where another record
+        tells of the attempts, or others were asked before, nothing was sent for this one.
+        """
+        own, came = self.timeline, attempt.timeline
+        begun = own.parsed or own.received
+        own.sent = None if self.shared or not self.accounts else attempt.sent
+        own.headers = _not_before(begun, attempt.headers_at)
+        own.first_byte = _not_before(begun, attempt.first_byte)
+        own.first_event = _not_before(begun, came.first_event)
+        own.first_token = _not_before(begun, came.first_token)
+        own.first_content = _not_before(begun, came.first_content)
 
     @property
     def served_by(self) -> Candidate | None:
@@ -55,7 +74,8 @@ class Facts:
     def record(self, client: Client) -> Record:
         """The exchange as it ended."""
         target, served, pursuit, route = self.target, self.served_by, self.pursuit, self.route
-        attempts = [] if pursuit is None else pursuit.records()
+        accounts = self.accounts
+        attempts = pursuit.records() if pursuit is not None and accounts else []
         if target is not None and target.kind is Kind.PASSTHROUGH and served is not None:
             attempts.append(self._passed_record(served))
         stage = self.stage
@@ -78,18 +98,18 @@ class Facts:
             stage=stage,
             timeline=self.timeline,
             attempts=tuple(attempts),
-            usage=self.usage,
+            usage=self.usage if accounts else None,
             finish_reason=self.finish_reason,
             error=self.error,
             upstream_code=self.upstream_code,
             request_bytes=client.bytes_in,
             response_bytes=client.bytes_out,
             key_fingerprint=self.fingerprint,
-            heartbeats=self.heartbeats + (0 if pursuit is None else pursuit.heartbeats),
+            heartbeats=self.heartbeats,
             reason=reason if pursuit is None else pursuit.chosen.reason,
             changes=() if pursuit is None else pursuit.changes,
-            predicted=None if pursuit is None else pursuit.chosen.predicted,
-            decisions=() if pursuit is None else pursuit.decisions,
+            predicted=None if pursuit is None or not accounts else pursuit.chosen.predicted,
+            decisions=() if pursuit is None or not accounts else pursuit.decisions,
             shared=self.shared,
         )
 
@@ -115,3 +135,7 @@ class Facts:
             ended=timeline.finished or timeline.received,
             won=True,
         )
+
+
+def _not_before(begun: float, mark: float | None) -> float | None:
+    return None if mark is None else max(mark, begun)

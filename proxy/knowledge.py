@@ -154,6 +154,7 @@ class Knowledge:
             weight=vitals.weight(shape, now),
             rtt=self._round_trip(name),
             id=f"{name}/{candidate.model}/{candidate.keys or ''}",
+            slower=vitals.slower(shape, now),
         )
 
     def _refuse_open(self, route: Route, now: float) -> None:

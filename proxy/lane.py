@@ -153,8 +153,6 @@ class Lane:
     def praise(self, now: float, roll: float) -> None:
         """It has something to say."""
         self._tell(Outcome.SUCCESS, now, roll)
-        if self.attempt is not None and self.attempt.timeline.first_content is not None:
-            self.measure(now)
 
     def seen(self) -> None:
         """Its first content has come, or never will: nobody waits for it any more."""
@@ -201,11 +199,14 @@ class Lane:
 
     def close(self) -> None:
         """End the attempt and give its place on. Idempotent."""
-        if self.attempt is not None:
-            self.attempt.close()
+        attempt = self.attempt
+        if attempt is not None:
+            attempt.close()
+            assert attempt.closed_at is not None
+            self.measure(attempt.closed_at)
         permit, self.permit = self.permit, None
         if permit is not None:
-            sent = self.attempt is not None and self.attempt.sent is not None
+            sent = attempt is not None and attempt.sent is not None
             permit.release(refused=self.code in OWN_LIMIT, sent=sent)
 
     def finish(self, now: float, roll: float) -> None:
@@ -218,7 +219,6 @@ class Lane:
             outcome = Outcome.NEUTRAL
         if attempt is not None and outcome is not None:
             self._tell(outcome, now, roll)
-        self.measure(now)
 
     def record(self) -> AttemptRecord:
         """The attempt as it ended."""

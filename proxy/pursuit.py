@@ -15,6 +15,7 @@ from proxy.core.policy import hedging
 from proxy.core.policy.admission import Place
 from proxy.core.policy.course import Course, Start
 from proxy.core.policy.health import shape_of
+from proxy.core.policy.outcome import Outcome
 from proxy.core.policy.retry import OWN_LIMIT, Failure, Reaction, Verdict, judge
 from proxy.core.policy.rewrite import rewrite
 from proxy.core.policy.route import Candidate, Route
@@ -66,6 +67,7 @@ class Pursuit:
         self._course = Course(self.chosen.order, route.attempts, budget)
         self._hedge = route.hedge if asked.streams else None
         self._hedged = False
+        self._blamed: set[int] = set()
         self._deadline: float | None = None
         self.lanes: list[Lane] = []
         """Also those that have ended: what they were is told at the end."""
@@ -162,8 +164,8 @@ class Pursuit:
         house, permit = self._house, lane.permit
         if lane.attempt is None:  # no place in admission, so nobody was asked
             return
-        now, only = house.clock(), len(self._route.candidates) == 1
-        lane.blame(verdict.outcome, now, house.roll(), only=only)
+        now = house.clock()
+        self._blame(lane, verdict.outcome, now)
         if permit is not None and verdict.rest is not None:
             house.admission.rest(self._place(lane.candidate), permit.key, now + verdict.rest)
 
@@ -188,6 +190,15 @@ class Pursuit:
         if following is not None and following.pause:
             self.stage = "pausing"
         return following
+
+    def _blame(self, lane: Lane, outcome: Outcome, now: float) -> None:
+        """One request that fails at a candidate is one failure, however often it was repeated."""
+        candidate = lane.start.candidate
+        if outcome is Outcome.FAILURE:
+            if candidate in self._blamed:
+                outcome = Outcome.NEUTRAL
+            self._blamed.add(candidate)
+        lane.blame(outcome, now, self._house.roll(), only=len(self._route.candidates) == 1)
 
     def late_in(self) -> float | None:
         lane = self.lanes[-1]
@@ -288,6 +299,8 @@ class Pursuit:
         replaceable = self._hedge is not None or len(route.candidates) > 1
         attempt = lane.attempt = Attempt(pipe, timeline, self._limits(), hold=replaceable)
         lane.begin(attempt.started)
+        if pipe is not None:
+            pipe.on_content = lane.measure
         self.stage = "connecting"
         connect = route.timeouts.connect
         deadline = None if connect is None else attempt.started + connect

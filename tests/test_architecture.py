@@ -26,7 +26,16 @@ MAY_IMPORT = {
     "lane": frozenset({"core", "errors", "net"}),
     "pursuit": frozenset({"core", "errors", "house", "knowledge", "lane", "net"}),
     "facts": frozenset({"core", "errors", "net", "pursuit"}),
-    "exchange": frozenset({"", "core", "errors", "facts", "house", "lane", "net", "pursuit"}),
+    "flight": frozenset(
+        {"config", "core", "errors", "house", "knowledge", "lane", "net", "pursuit"}
+    ),
+    "reply": frozenset({"core", "errors", "facts", "house", "lane", "net"}),
+    "exchange": frozenset(
+        {
+            *("", "core", "errors", "facts", "flight", "house", "lane", "net", "pursuit"),
+            "reply",
+        }
+    ),
     "simulator": frozenset({""}),
     "bench": frozenset({"", "core", "errors"}),
     "app": frozenset(
@@ -137,7 +146,10 @@ def test_core_is_pure() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["exchange.py", "facts.py", "house.py", "knowledge.py", "lane.py", "pursuit.py"],
+    [
+        *("exchange.py", "facts.py", "flight.py", "house.py", "knowledge.py", "lane.py"),
+        *("pursuit.py", "reply.py"),
+    ],
 )
 def test_the_exchange_needs_neither_aiohttp_nor_asyncio(module: str) -> None:
     names = {room_of(name) for name in imports(TREES[PACKAGE / module])}

@@ -348,7 +348,7 @@ class Attempt:
         self._wake()
 
     def _upstream_failed(self) -> bool:
-        if self.pipe is not None and self.pipe.failed:
+        if self.pipe is not None and (self.pipe.failed or self.pipe.failed_early):
             return True
         return self.head is not None and self.head.status >= 300
 

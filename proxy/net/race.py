@@ -81,7 +81,7 @@ class Racing(Generic[L]):
                     if beside is not None:
                         self._begin(beside, 0.0)
                     continue
-                winner = self._judge([self._finished(task) for task in done])
+                winner = self._judge(self._finished(done))
                 if winner is not None:
                     return winner
         finally:
@@ -96,10 +96,11 @@ class Racing(Generic[L]):
             await asyncio.sleep(pause)
         await self._runner.run(lane)
 
-    def _finished(self, task: asyncio.Task[None]) -> L:
-        lane = self._tasks.pop(task)
-        task.result()  # a defect of ours is raised here
-        return lane
+    def _finished(self, done: set[asyncio.Task[None]]) -> list[L]:
+        """The lanes that have run to their end. A defect of ours is raised, and ends them all."""
+        for task in done:
+            task.result()
+        return [self._tasks.pop(task) for task in done]
 
     def _judge(self, lanes: list[L]) -> L | None:
         """The lane that ends the race, if one of these does; the others of them are closed."""

@@ -32,7 +32,7 @@ from proxy.errors import ProxyError, UpstreamError
 
 RETURN, KEY, LIMIT = Reaction.RETURN, Reaction.KEY, Reaction.LIMIT
 OVERLOAD, AGAIN, ELSEWHERE = Reaction.OVERLOAD, Reaction.AGAIN, Reaction.ELSEWHERE
-FAILURE, NEUTRAL = Outcome.FAILURE, Outcome.NEUTRAL
+FAILURE, NEUTRAL, SUCCESS = Outcome.FAILURE, Outcome.NEUTRAL, Outcome.SUCCESS
 
 BODIES = Path(__file__).parents[1] / "data" / "glm" / "errors"
 HOUR, DAY = 3600.0, 86_400.0
@@ -81,19 +81,19 @@ CODES: list[tuple[int, str, Reaction, Outcome, float | None]] = [
     (429, "1120", AGAIN, NEUTRAL, None),
     (429, "1121", KEY, NEUTRAL, ACCOUNT_REST),
     # the request
-    (400, "1210", RETURN, NEUTRAL, None),
-    (400, "1211", RETURN, NEUTRAL, None),
-    (400, "1212", RETURN, NEUTRAL, None),
-    (400, "1213", RETURN, NEUTRAL, None),
-    (400, "1214", RETURN, NEUTRAL, None),
-    (400, "1215", RETURN, NEUTRAL, None),
-    (403, "1220", RETURN, NEUTRAL, None),
-    (400, "1221", RETURN, NEUTRAL, None),
-    (400, "1222", RETURN, NEUTRAL, None),
-    (400, "1231", RETURN, NEUTRAL, None),
-    (400, "1261", RETURN, NEUTRAL, None),
-    (400, "1300", RETURN, NEUTRAL, None),
-    (400, "1301", RETURN, NEUTRAL, None),
+    (400, "1210", RETURN, SUCCESS, None),
+    (400, "1211", RETURN, SUCCESS, None),
+    (400, "1212", RETURN, SUCCESS, None),
+    (400, "1213", RETURN, SUCCESS, None),
+    (400, "1214", RETURN, SUCCESS, None),
+    (400, "1215", RETURN, SUCCESS, None),
+    (403, "1220", RETURN, SUCCESS, None),
+    (400, "1221", RETURN, SUCCESS, None),
+    (400, "1222", RETURN, SUCCESS, None),
+    (400, "1231", RETURN, SUCCESS, None),
+    (400, "1261", RETURN, SUCCESS, None),
+    (400, "1300", RETURN, SUCCESS, None),
+    (400, "1301", RETURN, SUCCESS, None),
     # it failed and says so
     (500, "500", AGAIN, FAILURE, None),
     (500, "1200", AGAIN, FAILURE, None),
@@ -121,10 +121,10 @@ CODES: list[tuple[int, str, Reaction, Outcome, float | None]] = [
     (429, "1314", KEY, NEUTRAL, ACCOUNT_REST),
     (429, "1315", KEY, NEUTRAL, ACCOUNT_REST),
     # Anthropic's names, where there is no number
-    (400, "invalid_request_error", RETURN, NEUTRAL, None),
-    (403, "permission_error", RETURN, NEUTRAL, None),
-    (404, "not_found_error", RETURN, NEUTRAL, None),
-    (413, "request_too_large", RETURN, NEUTRAL, None),
+    (400, "invalid_request_error", RETURN, SUCCESS, None),
+    (403, "permission_error", RETURN, SUCCESS, None),
+    (404, "not_found_error", RETURN, SUCCESS, None),
+    (413, "request_too_large", RETURN, SUCCESS, None),
     (401, "authentication_error", KEY, NEUTRAL, SIGN_IN_REST),
     (402, "billing_error", KEY, NEUTRAL, ACCOUNT_REST),
     (429, "rate_limit_error", LIMIT, NEUTRAL, None),
@@ -148,7 +148,7 @@ def test_a_code_decides_the_same_as_the_first_event_of_a_stream(
 ) -> None:
     met = verdict(a_failure(status=200, code=code))
     assert (met.reaction, met.rest) == (reaction, rest)
-    assert met.outcome is (FAILURE if reaction is AGAIN else NEUTRAL)
+    assert met.outcome is {AGAIN: FAILURE, RETURN: SUCCESS}.get(reaction, NEUTRAL)
 
 
 @pytest.mark.parametrize(("status", "code", "reaction", "outcome", "rest"), CODES)
@@ -528,6 +528,6 @@ def test_whatever_failed_the_verdict_is_within_its_bounds(
     assert 0.0 <= met.pause <= 60.0
     assert (met.rest is not None) == (met.reaction is KEY)
     assert met.rest is None or 0.0 < met.rest <= LONGEST_REST
-    assert met.outcome is not Outcome.SUCCESS
+    assert met.outcome is not SUCCESS or met.reaction is RETURN
     if failure.status == 429 or met.reaction in (RETURN, KEY, LIMIT):
-        assert met.outcome is NEUTRAL
+        assert met.outcome is not FAILURE

@@ -40,8 +40,7 @@ class Several:
     @property
     def keys(self) -> list[str]:
         """The key of each of them, as far as the account."""
-        sent = [entry.header("authorization") or "" for _, entry in self.entries]
-        return [key.removeprefix("Bearer ").partition(".")[0] for key in sent]
+        return [account(entry) for _, entry in self.entries]
 
     def inject(self, fault: Fault, *, times: int | None = 1, on: str | None = None) -> None:
         """Play a fault at one endpoint, or at each of them."""
@@ -60,11 +59,15 @@ class Several:
     async def figure(self, name: str, **labels: str) -> float | None:
         """The sum of a series, of those samples that have these labels; None: there is none."""
         found = [
-            value
-            for had, value in await samples(self.app, name)
-            if labels.items() <= had.items()
+            value for had, value in await samples(self.app, name) if labels.items() <= had.items()
         ]
         return sum(found) if found else None
+
+
+def account(entry: Entry) -> str:
+    """Whose key a request came with."""
+    key = entry.header("authorization") or entry.header("x-api-key") or ""
+    return key.removeprefix("Bearer ").partition(".")[0]
 
 
 @asynccontextmanager
@@ -73,13 +76,15 @@ async def several(
     names: Iterable[str] = ("a",),
     *,
     keys: int = 1,
+    groups: Iterable[str] = (),
     simulators: SimulatorSettings | dict[str, SimulatorSettings] | None = None,
     each: dict[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Several]:
     """An endpoint of each name with `keys` keys of its own: `a1.secret`, `a2.secret`, ...
 
-    `each`: more settings of every endpoint. Simulators speak HTTP/1.1 in the clear unless
+    `groups`: names of key groups, each of the same keys, so that what becomes known with one is not
+    known with another. `each`: more settings of every endpoint. Simulators speak HTTP/1.1 in the clear unless
     `simulators` says otherwise.
     """
     plain = SimulatorSettings(tls_port=None)
@@ -90,17 +95,19 @@ async def several(
             own = simulators.get(name, plain) if isinstance(simulators, dict) else simulators
             simulator = await stack.enter_async_context(Simulator(own or plain))
             found[name] = simulator
-            endpoints.append(_endpoint(folder, name, simulator, keys) | (each or {}))
+            own_keys = [_key_file(folder, f"{name}{number + 1}") for number in range(keys)]
+            more = {"key_groups": dict.fromkeys(groups, own_keys)} | (each or {})
+            if own_keys:
+                more["api_keys"] = own_keys
+            endpoints.append({"name": name, **_where(simulator), **more})
         app = await stack.enter_async_context(running(folder, {"endpoints": endpoints, **settings}))
         yield Several(app, found)
 
 
-def _endpoint(folder: Path, name: str, simulator: Simulator, keys: int) -> dict[str, Any]:
-    where: dict[str, Any] = {"base_url": simulator.http_url}
-    if simulator.https_url is not None:
-        where = {"base_url": simulator.https_url, "ca_file": str(simulator.ca_file)}
-    references = [_key_file(folder, f"{name}{number + 1}") for number in range(keys)]
-    return {"name": name, **where, **({"api_keys": references} if keys else {})}
+def _where(simulator: Simulator) -> dict[str, Any]:
+    if simulator.https_url is None:
+        return {"base_url": simulator.http_url}
+    return {"base_url": simulator.https_url, "ca_file": str(simulator.ca_file)}
 
 
 def _key_file(folder: Path, account: str) -> str:

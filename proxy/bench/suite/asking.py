@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from itertools import accumulate
 from random import Random
 
 import aiohttp
@@ -87,11 +88,6 @@ class Asking:
             self.late.append(max(0.0, self._clock() - before - _TICK))
 
 
-def poisson(rate: float, seconds: float, random: Random) -> list[float]:
-    """Moments of independent arrivals, `rate` a second on average, for so many seconds."""
-    moments = []
-    moment = random.expovariate(rate)
-    while moment < seconds:
-        moments.append(moment)
-        moment += random.expovariate(rate)
-    return moments
+def poisson(rate: float, count: int, random: Random) -> list[float]:
+    """So many moments of independent arrivals, `rate` a second on average."""
+    return list(accumulate(random.expovariate(rate) for _ in range(count)))

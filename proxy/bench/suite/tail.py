@@ -34,8 +34,9 @@ class Phase:
     profile: str
     ways: tuple[str, ...]
     rate: float
-    """Requests a second on each way."""
-    seconds: float
+    """Requests a second on each way, on average."""
+    requests: int
+    """On each way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,9 @@ def phases(requests: int) -> tuple[Phase, Phase, Phase]:
     """
     gone = outage(requests)
     return (
-        Phase("tail", "tail", WAYS, 40.0, requests / 40.0),
-        Phase("slow", "slow", WAYS, 8.0, max(2.0, requests / 40.0)),
-        Phase("down", "tail", (PROXIED,), gone.rate, gone.seconds),
+        Phase("tail", "tail", WAYS, 40.0, requests),
+        Phase("slow", "slow", WAYS, 8.0, max(16, requests // 5)),
+        Phase("down", "tail", (PROXIED,), gone.rate, round(gone.rate * gone.seconds)),
     )
 
 
@@ -88,7 +89,7 @@ def asks(phase: Phase, urls: Mapping[str, str], seed: int, scale: float) -> list
         {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": _PROMPT}]},
         ensure_ascii=False,
     ).encode()
-    moments = poisson(phase.rate, phase.seconds, Random(f"{seed}/{phase.name}"))
+    moments = poisson(phase.rate, phase.requests, Random(f"{seed}/{phase.name}"))
     return [
         (
             moment * scale,

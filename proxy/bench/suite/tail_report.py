@@ -74,7 +74,7 @@ def _results(w: Words, found: Found) -> str:
                 str(f.complete),
                 *(seconds(value, 3) for value in (f.p50, f.p90, f.p99)),
                 "–" if f.attempts is None else str(f.attempts),
-                percent(f.extra),
+                percent(None if phase == "down" else f.extra),
             ]
         )
     return table(w["results_heads"].split(";"), rows, text_columns=2)

@@ -24,7 +24,7 @@ class Suite:
     requests: int
     time_scale: float
     total: Callable[[int], int]
-    """About how many requests are made in all, for a progress bar."""
+    """How many requests are made in all."""
     measure: Callable[[int, float, int, OnSample], Awaitable[Any]]
     """Requests, time scale, seed -> what was found. Raises NotRunning."""
     markdown: Callable[[Any, str], str]

@@ -23,14 +23,15 @@ _SETTLING = 5.0
 
 
 def total(requests: int) -> int:
-    """About how many requests the suite makes."""
-    return round(sum(p.rate * p.seconds * len(p.ways) for p in tail.phases(requests)))
+    """How many requests the suite makes."""
+    return sum(p.requests * len(p.ways) for p in tail.phases(requests))
 
 
 async def measure(requests: int, scale: float, seed: int, on_sample: OnSample) -> Found:
     """All of it. Raises NotRunning."""
     begun = time.monotonic()
     quick, slow, down = tail.phases(requests)
+    parts = tail.outage(requests)
     with tempfile.TemporaryDirectory(prefix="glm-proxy-bench-") as folder:
         async with Stage.open(Path(folder), scale, seed) as stage:
             upstream = await stage.upstream(quick.profile)
@@ -44,7 +45,7 @@ async def measure(requests: int, scale: float, seed: int, on_sample: OnSample) -
                 await upstream.tell(f"/profile?name={down.profile}")
                 last = time.monotonic()
                 gone, _ = await asyncio.gather(
-                    _outage(upstream, tail.outage(requests), scale),
+                    _outage(upstream, parts, scale),
                     asking.at_moments(tail.asks(down, urls, seed, scale)),
                 )
             share, own = busy.share(), busy.own()
@@ -65,7 +66,7 @@ async def measure(requests: int, scale: float, seed: int, on_sample: OnSample) -
         proxy.lines,
         arrivals,
         *gone,
-        steady_from=last + min(_SETTLING, down.seconds / 10) * scale,
+        steady_from=last + min(_SETTLING, parts.before / 4) * scale,
     )
 
 

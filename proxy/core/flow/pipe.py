@@ -6,6 +6,7 @@ nothing and writes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -45,6 +46,7 @@ class Pipe:
                     `upstream_code`), and no visible token and no tool call had come
     last_useful     when an event came that is neither a comment nor a ping; `None` before the first
     finish_reason   as the upstream said it
+    on_content      called once, with the time, when the first visible token or tool call comes
     """
 
     def __init__(self, dialect: Dialect, settings: Settings, timeline: Timeline) -> None:
@@ -55,6 +57,7 @@ class Pipe:
         self.upstream_code: str | None = None
         self.last_useful: float | None = None
         self.finish_reason: str | None = None
+        self.on_content: Callable[[float], None] | None = None
         self._dialect = dialect
         self._read = dialect.read
         self._generation = dialect.generation()
@@ -201,6 +204,8 @@ class Pipe:
             self._has_spoken = True
             if timeline.first_content is None:
                 timeline.first_content = now
+                if self.on_content is not None:
+                    self.on_content(now)
         self._noted = meaning
 
     def _fail(self, code: str | None) -> None:

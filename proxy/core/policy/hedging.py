@@ -28,7 +28,7 @@ def delay(hedge: Hedge, vitals: Vitals, shape: Shape, now: float) -> float:
     Never sooner than the budget can pay for: with `budget: 5%` the slowest 5 % are hedged, rather
     than half of the slowest 10 %, whichever came first.
     """
-    if vitals.weight(shape, now) < ENOUGH:
+    if vitals.first_tokens(shape, now) < ENOUGH:
         return hedge.max
     learned = vitals.first_token(min(max(hedge.after, 1 - hedge.budget), 0.999), shape, now)
     return hedge.max if learned is None else min(max(learned, hedge.min), hedge.max)

@@ -222,7 +222,12 @@ def _status(failure: Failure, code: str | None) -> int | None:
 
 
 def _outcome(failure: Failure, reaction: Reaction) -> Outcome:
-    """Whether it shows the candidate sick, and not its limits, the key, the caller or us."""
+    """Whether it shows the candidate sick, and not its limits, the key, the caller or us.
+
+    One that can say by a code of its own what is wrong with the request is well.
+    """
+    if reaction is Reaction.RETURN and _BY_CODE.get((failure.code or "").strip()) is reaction:
+        return Outcome.SUCCESS
     if failure.status == 429 or isinstance(failure.error, PoolExhausted | TooBusy):
         return Outcome.NEUTRAL
     if reaction is Reaction.OVERLOAD:

@@ -1,0 +1,182 @@
+"""What an exchange tells its client: whole answers, failures, and the headers of ours on them.
+
+Everything is told in the client's dialect. Before the commit a failure is a status; after it, an
+event and an end that cannot be taken for a whole answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxy.core.flow.metadata import Annotated
+from proxy.core.flow.timeline import Timeline
+from proxy.core.policy.retry import OVERLOADED_FOR, Reaction
+from proxy.core.wire import headers as policy
+from proxy.core.wire.answers import error_body, error_message, masked
+from proxy.errors import (
+    ClientGone,
+    MethodNotAllowed,
+    NoCandidate,
+    ProxyError,
+    TooBusy,
+    UpstreamSaid,
+)
+from proxy.facts import Facts
+from proxy.house import House
+from proxy.lane import Lane
+from proxy.net.downstream import Client, Headers
+
+
+def answer(
+    client: Client,
+    facts: Facts,
+    status: int,
+    headers: Headers,
+    body: bytes,
+    *,
+    failed: bool = False,
+    retry_after: float | None = None,
+) -> None:
+    """A whole answer. `failed`: it is an error that a further attempt might have mended."""
+    should_retry = None
+    if failed and facts.pursuit is not None and facts.pursuit.is_final:
+        should_retry = False
+    ours = added(facts, stream=False, should_retry=should_retry, retry_after=retry_after)
+    client.answer(status, [*headers, *ours], body)
+    facts.status = status
+    if facts.outcome == ClientGone.code:
+        facts.outcome = "completed"
+    facts.stage = "done"
+
+
+def fail(client: Client, facts: Facts, error: ProxyError) -> None:
+    """The exchange ends with `error`."""
+    facts.outcome = error.code if not isinstance(error, UpstreamSaid) else "upstream_failed"
+    facts.error = error.message
+    if isinstance(error, ClientGone):
+        return
+    if client.response is not None:
+        events = [facts.dialect.error_event(error)] if facts.pursuit is not None else []
+        client.cut(events)
+        return
+    headers = [policy.JSON]
+    if isinstance(error, MethodNotAllowed):
+        headers.append((policy.ALLOW, error.allow))
+    wait = error.retry_after if isinstance(error, NoCandidate | TooBusy) else None
+    body = facts.dialect.error_body(error)
+    answer(client, facts, error.status, headers, body, failed=True, retry_after=wait)
+
+
+# --- what the upstream said ----------------------------------------------------------------------
+
+
+def whole(house: House, client: Client, facts: Facts, lane: Lane) -> None:
+    """An answer that is no stream, or an error of the upstream."""
+    attempt = lane.attempt
+    assert attempt is not None
+    head, body = attempt.head, attempt.body
+    assert head is not None
+    headers = policy.to_client(head.headers, stream=False)
+    if lane.has_failed:
+        _said(house, client, facts, lane, headers)
+        return
+    facts.timeline.committed = house.clock()
+    if lane.answer is not None:
+        facts.usage, facts.finish_reason = lane.answer.usage, lane.answer.finish_reason
+    answer(client, facts, head.status, policy.said_anew(headers, as_json=False), body)
+
+
+def _said(house: House, client: Client, facts: Facts, lane: Lane, headers: Headers) -> None:
+    """An error of the upstream, with its status and code. Raises it after an early commit."""
+    attempt = lane.attempt
+    assert attempt is not None
+    assert attempt.head is not None
+    body, status = attempt.body, attempt.head.status
+    for secret in house.knowledge.secrets(lane.candidate.endpoint):
+        body = masked(body, secret)
+    facts.upstream_code = facts.dialect.error_code(body)
+    status = status if status >= 400 else UpstreamSaid.status
+    if client.response is not None:
+        message = error_message(body) or f"the upstream answered with status {status}"
+        raise UpstreamSaid(message, status=status, code=facts.upstream_code)
+    facts.timeline.committed = house.clock()
+    facts.outcome = "upstream_failed"
+    answer(
+        client,
+        facts,
+        status,
+        policy.said_anew(headers, as_json=True),
+        error_body(facts.dialect, status, body),
+        failed=True,
+        retry_after=_come_back(house, lane, headers),
+    )
+
+
+def _come_back(house: House, lane: Lane, headers: Headers) -> float | None:
+    """Seconds to wait before asking an overloaded platform again, where it does not say."""
+    overloaded = lane.verdict is not None and lane.verdict.reaction is Reaction.OVERLOAD
+    if not overloaded or any(name == "retry-after" for name, _ in headers):
+        return None
+    return OVERLOADED_FOR * (1.0 + house.roll() / 2)
+
+
+# --- of ours -------------------------------------------------------------------------------------
+
+
+def added(
+    facts: Facts,
+    *,
+    stream: bool,
+    should_retry: bool | None = None,
+    retry_after: float | None = None,
+) -> list[tuple[str, str]]:
+    """The headers of ours, with what is known by now."""
+    served, pursuit = facts.served_by, facts.pursuit
+    return policy.added(
+        request_id=facts.id,
+        model=served.model if served else None,
+        endpoint=served.endpoint.name if served else None,
+        attempts=(pursuit.attempts or None) if pursuit else None,
+        timings=_timings(facts.timeline, whole=False),
+        stream=stream,
+        should_retry=should_retry,
+        retry_after=retry_after,
+        route=facts.route.name if facts.route else None,
+        reason=pursuit.chosen.reason if pursuit else None,
+        changes=pursuit.changes if pursuit else (),
+    )
+
+
+def annotated(
+    write: Callable[[list[bytes], bool], None],
+    facts: Facts,
+    timeline: Callable[[], Timeline],
+) -> Annotated:
+    """A writer for `emit_metadata`: `write` with two comments of ours around the events.
+
+    `timeline` is asked when the last of them is written.
+    """
+    pursuit, served, route = facts.pursuit, facts.served_by, facts.route
+    assert pursuit is not None
+    assert served is not None
+    assert route is not None
+    decision = {
+        "request_id": facts.id,
+        "route": route.name,
+        "reason": pursuit.chosen.reason,
+        "model": served.model,
+        "endpoint": served.endpoint.name,
+        "changes": pursuit.changes,
+        "attempts": pursuit.attempts,
+    }
+    return Annotated(write, decision, lambda: _timings(timeline(), whole=True))
+
+
+def _timings(timeline: Timeline, *, whole: bool) -> list[tuple[str, float]]:
+    """Stages that have been reached, seconds since the request came."""
+    t = timeline
+    marks = [("sent", t.sent), ("headers", t.headers), ("first_event", t.first_event)]
+    if whole:
+        marks += [("first_token", t.first_token), ("first_content", t.first_content)]
+        marks += [("last_event", t.last_event)]
+    return [(name, mark - t.received) for name, mark in marks if mark is not None]
