@@ -106,7 +106,7 @@ def _lines(ctx: Click, param: click.Parameter | None, value: Path | None) -> lis
 @click.option(
     "--time-scale",
     type=click.FloatRange(min=0.01, max=1.0),
-    help="Of a suite: so much of every wait. Default: lumosai 0.1, tail 0.5.",
+    help="Of a suite: so much of every wait. Default: lumosai 0.1, tail 0.65.",
 )
 @click.option("--against", metavar="URL", callback=_base_url, help="Compare with this base URL.")
 @click.option("--model", default="glm-4-flash", show_default=True)

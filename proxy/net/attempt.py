@@ -142,11 +142,6 @@ class Attempt:
         return pipe is not None and (pipe.decisive if self._hold else pipe.useful)
 
     @property
-    def is_over(self) -> bool:
-        """Nothing more comes."""
-        return self._over
-
-    @property
     def is_stream(self) -> bool:
         return self._streaming
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Coroutine
 
 from proxy.core.flow.timeline import Timeline
 from proxy.errors import ClientGone, ProxyError
-from proxy.net.downstream import Client
 from proxy.net.early import HEARTBEAT
+from proxy.net.halves import Writer
 
 _HEARTBEATS = [HEARTBEAT]
 _AT_ONCE = 1024 * 1024
@@ -200,10 +200,10 @@ class Reader:
         self._result: ProxyError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._write: Callable[[list[bytes], bool], None] | None = None
-        self._client: Client | None = None
+        self._client: Writer | None = None
 
     async def stream_into(
-        self, write: Callable[[list[bytes], bool], None], client: Client
+        self, write: Callable[[list[bytes], bool], None], client: Writer
     ) -> ProxyError | None:
         """Send every event to `write`, from the first one on, until the end.
 

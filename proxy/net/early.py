@@ -15,6 +15,7 @@ from proxy.core.wire.sse import comment
 from proxy.net.downstream import Client, Headers
 
 HEARTBEAT = comment(b"heartbeat")
+_EVENT_STREAM = ("content-type", "text/event-stream;charset=UTF-8")
 
 
 class EarlyCommit:
@@ -51,7 +52,7 @@ class EarlyCommit:
     def _beat(self) -> None:
         client = self._client
         if client.response is None:
-            client.open(self._commit())
+            client.open([_EVENT_STREAM, *self._commit()])  # no upstream has said its own yet
         if client.paused_since is None:  # one that does not read needs no more to read
             self.heartbeats += 1
             client.write([HEARTBEAT])

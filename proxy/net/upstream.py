@@ -7,6 +7,7 @@ over it, by aiohttp's client. Whatever goes wrong becomes one of `proxy.errors` 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import NamedTuple, Protocol
 
 import aiohttp
@@ -27,6 +28,10 @@ from proxy.net.http1_probe import Http1Probe
 from proxy.net.pool import Pool
 from proxy.net.sockets import reason_of
 from proxy.net.tls import handshake_failure
+
+
+_AT_ONCE = 0.001
+"""Seconds: for aiohttp a timeout of 0 is none."""
 
 
 class Outgoing(NamedTuple):
@@ -87,7 +92,7 @@ class Upstream:
         """
         connection = await self.acquire(len(outgoing.body), deadline)
         if connection is None:
-            self._open_http1(outgoing, sink)
+            self._open_http1(outgoing, sink, deadline)
             return
         reused = connection.requests > 0
         headers = self.h2_headers(outgoing, len(outgoing.body))
@@ -133,9 +138,10 @@ class Upstream:
         """The full URL of a path here."""
         return URL(self._base + path, encoded=True)
 
-    def _open_http1(self, outgoing: Outgoing, sink: StreamSink) -> None:
+    def _open_http1(self, outgoing: Outgoing, sink: StreamSink, deadline: float | None) -> None:
         pump = Pump(self.pool.http1, sink)
-        answer = pump.run(outgoing, self.url(outgoing.path))
+        connect = None if deadline is None else max(deadline - time.monotonic(), _AT_ONCE)
+        answer = pump.run(outgoing, self.url(outgoing.path), connect)
         task = asyncio.get_running_loop().create_task(answer)
         pump.task = task
         self._pumps.add(task)
@@ -174,9 +180,15 @@ class Pump:
         if self.task is not None:
             self.task.cancel()
 
-    async def run(self, outgoing: Outgoing, url: URL) -> None:
-        """Send, then read to the end. The task ends with the answer; errors go to the sink."""
+    async def run(self, outgoing: Outgoing, url: URL, connect: float | None) -> None:
+        """Send, then read to the end. The task ends with the answer; errors go to the sink.
+
+        `connect`: seconds for a connection, where that is not the session's to say.
+        """
         sink, use = self._sink, Use()
+        timeout = self._session.timeout
+        if connect is not None:
+            timeout = aiohttp.ClientTimeout(total=None, connect=connect)
         try:
             async with self._session.request(
                 outgoing.method,
@@ -184,6 +196,7 @@ class Pump:
                 headers=outgoing.headers,
                 data=outgoing.body or None,
                 allow_redirects=False,
+                timeout=timeout,
                 trace_request_ctx=use,
             ) as response:
                 del outgoing  # its body may be large, and the answer long

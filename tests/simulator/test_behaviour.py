@@ -90,7 +90,7 @@ async def test_long_prompts_stand_in_line_and_short_ones_do_not(simulate: Simula
 
 async def test_one_key_may_have_200_in_flight_in_tail(simulate: Simulate) -> None:
     sim = await simulate(profile="tail", time_scale=0.0)
-    holding = {"simulate": {"no_headers": True}}
+    holding: dict[str, Any] = {"simulate": {"no_headers": True}}
     held = [asyncio.create_task(ask(sim.http_url, **HELLO, **holding)) for _ in range(200)]
     await sim.ledger.until(lambda ledger: sum(e.accepted is not None for e in ledger) == 200)
     status, body = await ask(sim.http_url, **HELLO)

@@ -155,7 +155,9 @@ LEVERS: Mapping[str, Callable[[Settings], None]] = {
 
 def without(lever: str) -> Way:
     """The way through a proxy that has this lever switched off."""
-    return Way(f"without-{lever}", PROXIED.model, proxied=True, workers=PROXIED.workers)
+    # Where the baseline's model thinks again, an answer takes as long as the baseline's.
+    workers = V1.workers if lever == "model+thinking" else PROXIED.workers
+    return Way(f"without-{lever}", PROXIED.model, proxied=True, workers=workers)
 
 
 def settings_without(lever: str, fast: Settings) -> Settings:

@@ -43,9 +43,9 @@ class Phase:
 class Outage:
     """The phase in which the service is gone: seconds of each part."""
 
-    before: float = 20.0
+    before: float = 15.0
     down: float = 60.0
-    after: float = 30.0
+    after: float = 25.0
     rate: float = 100.0
 
     @property
@@ -67,13 +67,13 @@ def outage(requests: int) -> Outage:
 def phases(requests: int) -> tuple[Phase, Phase, Phase]:
     """The three, with so many requests on each way of the first.
 
-    With 40 requests a second, 60 of the 200 in flight that one key may have are taken; in the
+    With 50 requests a second, 75 of the 200 in flight that one key may have are taken; in the
     entirely slow phase 8 a second take about 145 of them.
     """
     gone = outage(requests)
     return (
-        Phase("tail", "tail", WAYS, 40.0, requests),
-        Phase("slow", "slow", WAYS, 8.0, max(16, requests // 5)),
+        Phase("tail", "tail", WAYS, 50.0, requests),
+        Phase("slow", "slow", WAYS, 8.0, max(16, requests // 10)),
         Phase("down", "tail", (PROXIED,), gone.rate, round(gone.rate * gone.seconds)),
     )
 

@@ -15,7 +15,7 @@ from proxy.bench.suite.tail import DIRECT, PROXIED, Found
 from proxy.cli.suite.machine import Busy, describe
 from proxy.cli.suite.stage import Stage, Upstream, fast_settings
 
-TIME_SCALE = 0.5
+TIME_SCALE = 0.65
 REQUESTS = 2000
 """On each way of the first phase."""
 _SETTLING = 5.0
