@@ -83,15 +83,13 @@ class Flight:
             error = InternalError(f"the proxy failed; its log says why under {self._id}")
         finally:
             self.land()
-            for lane in self.pursuit.lanes:
-                lane.close()  # what was still given to it while it was cancelled
             self.broadcast.finish(error)
 
     def land(self) -> None:
         """Nobody joins any more, and everything is given back to the house. Idempotent."""
         if self._table.get(self._key) is self:
             del self._table[self._key]
-        if not self._landed:
+        if not self._landed or self.lane is None:  # once more for what it got while cancelled
             self._landed = True
             self.pursuit.finish()
 

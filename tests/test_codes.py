@@ -296,7 +296,7 @@ async def test_a_quota_that_is_used_up_for_days_closes_nothing_else(tmp_path: Pa
 
 
 async def test_with_the_budget_used_up_failures_are_told_at_once(tmp_path: Path) -> None:
-    attempts = {"retries": 1, "retry_budget": "0.01%", "breaker": "off"}
+    attempts: dict[str, Any] = {"retries": 1, "retry_budget": "0.01%", "breaker": "off"}
     async with several(tmp_path, attempts=attempts) as proxy:
         proxy.inject(fault("1234"), times=None)
         made = [int((await proxy.ask()).headers["x-glm-proxy-attempts"]) for _ in range(20)]

@@ -127,7 +127,11 @@ async def test_a_failure_behind_the_commit_is_an_error_event(
     tmp_path: Path, dialect: str, failure: str
 ) -> None:
     fault, code = FAILURES[failure]
-    settings = {"timeouts": {"first_token": "400ms"}, "attempts": {"retries": 0}, **EARLY}
+    settings: dict[str, Any] = {
+        "timeouts": {"first_token": "400ms"},
+        "attempts": {"retries": 0},
+        **EARLY,
+    }
     async with several(tmp_path, **settings) as proxy:
         proxy.inject(fault)
         answer = await ask(proxy, dialect)
@@ -143,7 +147,7 @@ async def test_a_failure_behind_the_commit_is_an_error_event(
 
 
 async def test_no_place_behind_the_commit_is_an_error_event(tmp_path: Path) -> None:
-    settings = {"admission": {"limit": 1, "wait": "250ms"}, **EARLY}
+    settings: dict[str, Any] = {"admission": {"limit": 1, "wait": "250ms"}, **EARLY}
     async with several(tmp_path, **settings) as proxy, RawClient(proxy.app.data_address) as holder:
         holder.post(CHAT, chat(simulate={"stall_at_event": 0}), CALLER)
         await proxy.endpoints["a"].ledger.until(lambda ledger: len(ledger) == 1)
@@ -155,7 +159,11 @@ async def test_no_place_behind_the_commit_is_an_error_event(tmp_path: Path) -> N
 
 
 async def test_without_a_heartbeat_nothing_is_committed_early(tmp_path: Path) -> None:
-    settings = {"commit": "early", "stream": {"heartbeat": 0}, "attempts": {"retries": 0}}
+    settings: dict[str, Any] = {
+        "commit": "early",
+        "stream": {"heartbeat": 0},
+        "attempts": {"retries": 0},
+    }
     async with several(tmp_path, **settings) as proxy:
         proxy.inject(Fault(code="1234", delay=0.3))
         answer = await ask(proxy, "openai")
@@ -291,7 +299,11 @@ async def test_half_an_answer_is_an_error_with_a_status(
     tmp_path: Path, dialect: str, failure: str
 ) -> None:
     fault, status, code = UPGRADE_FAILURES[failure]
-    settings = {"timeouts": {"idle": "200ms"}, "attempts": {"retries": 0}, **UPGRADE}
+    settings: dict[str, Any] = {
+        "timeouts": {"idle": "200ms"},
+        "attempts": {"retries": 0},
+        **UPGRADE,
+    }
     async with several(tmp_path, **settings) as proxy:
         proxy.inject(fault)
         answer = await ask(proxy, dialect, stream=False)

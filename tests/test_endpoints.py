@@ -23,7 +23,9 @@ from tests.fakes.upstream import Call, ScriptedUpstream
 
 EVENT: Final = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
 DONE: Final = b"data: [DONE]\n\n"
-ANYWHERE: Final = {"routes": [{"name": "anywhere", "candidates": [{"model": "glm-4.6"}]}]}
+ANYWHERE: Final[dict[str, Any]] = {
+    "routes": [{"name": "anywhere", "candidates": [{"model": "glm-4.6"}]}]
+}
 """One candidate without an endpoint: each of them, the nearest first."""
 
 
@@ -113,12 +115,12 @@ async def test_metrics_tell_the_region(tmp_path: Path) -> None:
 
 # --- breakers ----------------------------------------------------------------------------------
 
-BREAKER: Final = {"failures": 3, "within": "10s", "open_for": "400ms"}
+BREAKER: Final[dict[str, Any]] = {"failures": 3, "within": "10s", "open_for": "400ms"}
 ONCE: Final[dict[str, Any]] = {"attempts": {"retries": 0, "breaker": BREAKER}}
 
 
 async def test_one_that_fails_again_and_again_is_left_alone(tmp_path: Path) -> None:
-    attempts = {"breaker": BREAKER | {"open_for": "30s"}}
+    attempts: dict[str, Any] = {"breaker": BREAKER | {"open_for": "30s"}}
     async with several(tmp_path, "ab", attempts=attempts) as proxy:
         proxy.inject(Fault(code="1234"), times=None, on="a")
         for _ in range(6):
@@ -176,7 +178,7 @@ async def until_state(proxy: Several, name: str, state: str) -> None:
 async def test_with_every_breaker_open_the_caller_is_told_when_to_come_again(
     tmp_path: Path,
 ) -> None:
-    attempts = {"breaker": BREAKER | {"open_for": "20s"}}
+    attempts: dict[str, Any] = {"breaker": BREAKER | {"open_for": "20s"}}
     async with several(tmp_path, "ab", attempts=attempts) as proxy:
         proxy.inject(Fault(code="1234"), times=None)
         for _ in range(3):
@@ -203,7 +205,7 @@ async def test_the_only_endpoint_comes_back_by_its_probe(tmp_path: Path) -> None
 async def test_what_is_the_callers_fault_or_limit_opens_no_breaker(
     tmp_path: Path, code: str, names: str
 ) -> None:
-    settings = {"admission": {"limit": "off"}, **ONCE}
+    settings: dict[str, Any] = {"admission": {"limit": "off"}, **ONCE}
     async with several(tmp_path, names, **settings) as proxy:
         proxy.inject(Fault(code=code), times=5)
         for _ in range(5):
@@ -383,7 +385,7 @@ async def test_when_every_candidate_fails_the_last_failure_is_told(tmp_path: Pat
 async def test_an_endpoint_that_goes_down_is_left_and_used_again_when_it_is_up(
     tmp_path: Path,
 ) -> None:
-    attempts = {"breaker": BREAKER}
+    attempts: dict[str, Any] = {"breaker": BREAKER}
     async with several(tmp_path, "ab", attempts=attempts) as proxy:
         assert (await proxy.ask()).headers["x-glm-proxy-endpoint"] == "a"
         await proxy.endpoints["a"].go_down()

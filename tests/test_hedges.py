@@ -267,6 +267,49 @@ async def test_a_failure_beside_a_hedge_is_held_against_its_candidate(
     ]
 
 
+async def test_a_probe_that_loses_to_its_hedge_gives_the_turn_to_the_next_one(
+    tmp_path: Path,
+) -> None:
+    """It says neither well nor ill of the candidate; nor may it, while a long answer lasts, keep
+    everybody else from trying."""
+    over = asyncio.Event()
+
+    async def late(call: Call) -> None:
+        number = len(pair.late.calls)
+        await (answer if number <= 4 else fail if number == 5 else hang)(call)
+
+    async def streams(call: Call) -> None:
+        call.head()
+        call.send(event("good"))
+        await over.wait()
+        call.send(DONE)
+        call.finish()
+
+    async def other(call: Call) -> None:
+        await (streams if len(pair.other.calls) == 2 else answer)(call)
+
+    async def state() -> str | None:
+        states = await samples(pair.app, "glm_proxy_breaker_state")
+        return next(
+            (one["state"] for one, value in states if value and one["endpoint"] == "late"), None
+        )
+
+    breaker = {"breaker": {"failures": 1, "open_for": "20ms"}}
+    async with two(tmp_path, late, other, attempts=breaker) as pair:
+        for _ in range(5):
+            assert (await pair.ask()).body == event("good") + DONE
+        deadline = time.monotonic() + 5
+        while await state() != "half_open":
+            assert time.monotonic() < deadline
+        async with RawClient(pair.app.data_address) as one:
+            one.post(CHAT, chat())
+            await asyncio.wait_for(one.head(), 10)  # the probe has lost; the answer goes on
+            assert len(pair.late.calls) == 6
+            assert (await pair.ask()).body == event("good") + DONE
+            assert len(pair.late.calls) == 7
+            over.set()
+
+
 async def test_what_a_lost_attempt_consumed_is_counted_apart(
     tmp_path: Path, records: list[Record]
 ) -> None:

@@ -64,11 +64,13 @@ def unfairness(waits: Sequence[Sequence[tuple[int, float]]]) -> float:
     return max(means) / min(means)
 
 
+@pytest.mark.parametrize("http2", ["off", "always"], ids=["http1", "h2"])
 async def test_fifty_callers_of_a_key_that_runs_two_never_see_its_limit(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], http2: str
 ) -> None:
-    async with several(tmp_path, simulators=limited(), admission={"wait": "30s"}) as proxy:
-        waits = await crowd(proxy, 50, 4)
+    settings: dict[str, Any] = {"admission": {"wait": "30s"}, "pool": {"http2": http2}}
+    async with several(tmp_path, simulators=limited(), **settings) as proxy:
+        waits = await crowd(proxy, 50, 3)
         assert {status for one in waits for status, _ in one} == {200}
         learned = await proxy.figure("glm_proxy_admission_limit", endpoint="a")
         share, unfair = share_of_ideal(proxy, LIMIT), unfairness(waits)
@@ -92,7 +94,7 @@ async def test_the_settings_say_how_many_run(tmp_path: Path, limit: Any, most: i
     records = tmp_path / "models.yaml"
     record = "{family: glm-4.6, rank: 460, thinking: toggle, in_flight: 2}"
     records.write_text(f"models: {{glm-4.6: {record}}}", encoding="utf-8")
-    settings = {"admission": {"limit": limit}, "models_file": str(records)}
+    settings: dict[str, Any] = {"admission": {"limit": limit}, "models_file": str(records)}
     async with several(tmp_path, **settings) as proxy:
         waits = await crowd(proxy, 10, 2)
         assert {status for one in waits for status, _ in one} == {200}
@@ -113,7 +115,7 @@ def most_at_once(proxy: Several) -> int:
 
 
 async def test_without_admission_the_upstreams_limit_reaches_the_caller(tmp_path: Path) -> None:
-    settings = {"admission": {"limit": "off"}, "attempts": {"retries": 0}}
+    settings: dict[str, Any] = {"admission": {"limit": "off"}, "attempts": {"retries": 0}}
     async with several(tmp_path, simulators=limited(), **settings) as proxy:
         waits = await crowd(proxy, 5, 1)
         assert sorted(status for one in waits for status, _ in one) == [200, 200, 429, 429, 429]
@@ -154,7 +156,7 @@ async def hold_places(proxy: Several, stack: AsyncExitStack, number: int) -> lis
 
 
 async def test_who_would_wait_too_long_is_told_so_at_once(tmp_path: Path) -> None:
-    settings = {"admission": {"limit": LIMIT, "wait": "100ms"}}
+    settings: dict[str, Any] = {"admission": {"limit": LIMIT, "wait": "100ms"}}
     async with several(tmp_path, **settings) as proxy:
         await crowd(proxy, 1, 3)  # so long takes an answer
         waiting = asyncio.create_task(crowd(proxy, 6, 1))
@@ -170,7 +172,7 @@ async def test_who_would_wait_too_long_is_told_so_at_once(tmp_path: Path) -> Non
 
 
 async def test_who_waits_in_vain_is_told_at_the_deadline(tmp_path: Path) -> None:
-    settings = {"admission": {"limit": 1, "wait": "300ms"}}
+    settings: dict[str, Any] = {"admission": {"limit": 1, "wait": "300ms"}}
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(several(tmp_path, **settings))
         await hold_places(proxy, stack, 1)
@@ -184,7 +186,7 @@ async def test_who_waits_in_vain_is_told_at_the_deadline(tmp_path: Path) -> None
 
 
 async def test_a_full_candidate_gives_way_to_the_next(tmp_path: Path) -> None:
-    settings = {"admission": {"limit": 1, "wait": "200ms"}}
+    settings: dict[str, Any] = {"admission": {"limit": 1, "wait": "200ms"}}
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(several(tmp_path, "ab", **settings))
         await hold_places(proxy, stack, 1)
@@ -204,7 +206,7 @@ PHASES: Final[dict[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("phase", PHASES)
 async def test_who_leaves_gives_its_place_back(tmp_path: Path, phase: str) -> None:
-    settings = {"admission": {"limit": 2, "wait": "5s"}}
+    settings: dict[str, Any] = {"admission": {"limit": 2, "wait": "5s"}}
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(several(tmp_path, **settings))
         held = await hold_places(proxy, stack, 2 if phase == "queued" else 1)
@@ -250,7 +252,7 @@ async def until_figure(proxy: Several, name: str, value: float) -> None:
 
 
 async def test_a_place_that_becomes_free_is_used_at_once(tmp_path: Path) -> None:
-    settings = {"admission": {"limit": 1}}
+    settings: dict[str, Any] = {"admission": {"limit": 1}}
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(several(tmp_path, **settings))
         held = await hold_places(proxy, stack, 1)
@@ -275,7 +277,7 @@ async def test_each_ending_gives_its_place_back_once(tmp_path: Path) -> None:
         Fault(no_headers=True),
         Fault(finish_reason="network_error", tokens=0),
     ]
-    settings = {
+    settings: dict[str, Any] = {
         "admission": {"limit": 1, "wait": "5s"},
         "timeouts": {"first_token": "200ms"},
         "attempts": {"breaker": "off"},

@@ -36,6 +36,7 @@ USAGE = (
 )
 DONE = b"data: [DONE]\n\n"
 WHOLE = [*EVENTS, USAGE, DONE]
+THOUGHT = b'data: {"id":"1","choices":[{"index":0,"delta":{"reasoning_content":"hm"}}]}\n\n'
 HEARTBEAT = b": heartbeat\n\n"
 SHARE: dict[str, Any] = {"routes": [{"name": "together", "share": True}]}
 ONCE: dict[str, Any] = {"attempts": {"retries": 0}, "admission": {"limit": "off"}}
@@ -277,6 +278,21 @@ async def test_what_differs_is_not_shared(
         same = await posted(stack, app)
         await same.head()
         assert len(upstream.calls) == 2
+
+
+async def test_nothing_is_shared_unless_a_route_says_so(tmp_path: Path) -> None:
+    async def script(call: Call) -> None:
+        call.head()
+        call.send(EVENTS[0])
+        await call.gone.wait()
+
+    async with (
+        scene(tmp_path, script, routes=[{"name": "apart"}]) as (upstream, app),
+        AsyncExitStack() as stack,
+    ):
+        for number in range(1, 4):
+            await (await posted(stack, app)).head()
+            assert len(upstream.calls) == number
 
 
 async def test_a_request_without_a_stream_is_not_shared(tmp_path: Path) -> None:
@@ -636,6 +652,40 @@ async def test_a_proxy_that_stops_tells_all_and_ends(tmp_path: Path, play: Play)
         await asyncio.wait_for(upstream.calls[0].gone.wait(), 5)
 
 
+async def test_a_proxy_that_stops_tells_those_who_wait_for_an_answer(
+    tmp_path: Path, play: Play, records: list[Record]
+) -> None:
+    async with (
+        ScriptedUpstream(play) as upstream,
+        AsyncExitStack() as stack,
+    ):
+        async with running(tmp_path, in_front_of(upstream, tmp_path, **SHARE)) as app:
+            clients = await all_posted(stack, app, 3)
+            await asyncio.wait_for(upstream.arrived.acquire(), 5)
+        for client in clients:
+            answer = await whole(client)
+            assert (answer.status, answer.json()["error"]["code"]) == (503, "proxy_draining")
+    assert [record.outcome for record in records] == ["proxy_draining"] * 3
+    assert [attempt.outcome for attempt in records[-1].attempts] == ["proxy_draining"]
+
+
+async def test_a_proxy_that_stops_does_not_wait_for_one_that_lags(
+    tmp_path: Path, records: list[Record]
+) -> None:
+    async with (
+        ScriptedUpstream(pour) as upstream,
+        AsyncExitStack() as stack,
+    ):
+        async with running(tmp_path, in_front_of(upstream, tmp_path, **SHARE)) as app:
+            await all_posted(stack, app, 1)
+            fast = await posted(stack, app)
+            assert (await whole(fast)).clean
+            stopped = time.monotonic()
+        assert time.monotonic() - stopped < 0.9
+    assert [record.outcome for record in records] == ["completed", "proxy_draining"]
+    assert [len(record.attempts) for record in records] == [0, 1]
+
+
 async def test_a_defect_of_ours_is_told_to_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -711,18 +761,20 @@ async def test_metadata_is_each_exchanges_own(tmp_path: Path, play: Play) -> Non
         AsyncExitStack() as stack,
     ):
         clients = await all_posted(stack, app, 2)
-        play.say(EVENTS[0])
+        play.say(THOUGHT)
         heads = [await client.head() for client in clients]
         late = await posted(stack, app)
         heads.append(await late.head())
-        play.say(*WHOLE[1:], "clean")
+        play.say(*WHOLE, "clean")
         for head, client in zip(heads, [*clients, late], strict=True):
-            decision, *events, times, end = await chunks(client, len(WHOLE) + 2)
+            decision, *events, times, end = await chunks(client, len(WHOLE) + 3)
             assert head.headers["x-request-id"].encode() in decision
-            assert [*events, end] == WHOLE
+            assert [*events, end] == [THOUGHT, *WHOLE]
             told = orjson.loads(times.removeprefix(b": glm-proxy "))
             assert min(told.values()) >= 0
-            assert {"first_event_s", "first_token_s", "last_event_s"} <= told.keys()
+            assert {"first_event_s", "first_token_s", "first_content_s", "last_event_s"} <= set(
+                told
+            )
             assert await client.chunk() == b""
 
 

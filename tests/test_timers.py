@@ -100,7 +100,7 @@ async def test_deadlines_count_from_when_the_request_was_sent(tmp_path: Path) ->
 
 
 async def test_waiting_in_the_queue_uses_up_no_deadline(tmp_path: Path) -> None:
-    settings = {"admission": {"limit": 1}, "timeouts": {"first_token": "300ms"}}
+    settings: dict[str, Any] = {"admission": {"limit": 1}, "timeouts": {"first_token": "300ms"}}
     async with several(tmp_path, **settings) as proxy:
         slow = chat(simulate={"gap": 0.02, "tokens": 15, "thinking_tokens": 5})
         answers = [proxy.ask(body=slow), proxy.ask(body=slow), proxy.ask(body=slow)]
@@ -109,7 +109,7 @@ async def test_waiting_in_the_queue_uses_up_no_deadline(tmp_path: Path) -> None:
 
 
 async def test_each_attempt_has_the_whole_of_a_deadline_but_the_total(tmp_path: Path) -> None:
-    settings = {"timeouts": {"first_token": "300ms", "total": "500ms"}}
+    settings: dict[str, Any] = {"timeouts": {"first_token": "300ms", "total": "500ms"}}
     async with several(tmp_path, "abc", **settings) as proxy:
         proxy.inject(Fault(stall_at_event=0))
         began = time.monotonic()

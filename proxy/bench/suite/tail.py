@@ -73,14 +73,15 @@ def phases(requests: int) -> tuple[Phase, Phase, Phase]:
     gone = outage(requests)
     return (
         Phase("tail", "tail", WAYS, 50.0, requests),
-        Phase("slow", "slow", WAYS, 8.0, max(16, requests // 10)),
+        Phase("slow", "slow", WAYS, 8.0, max(16, requests // 8)),
         Phase("down", "tail", (PROXIED,), gone.rate, round(gone.rate * gone.seconds)),
     )
 
 
-def key(way: str) -> str:
-    """What the way's requests carry, and the service's list of arrivals has."""
-    return f"bench-{way}.key"
+def key(way: str, phase: str) -> str:
+    """What requests carry, and the service's list of arrivals has. Another in each phase: the n-th
+    request of each key draws the same waits, and extra attempts would put the ways out of step."""
+    return f"bench-{way}-{phase}.key"
 
 
 def asks(phase: Phase, urls: Mapping[str, str], seed: int, scale: float) -> list[tuple[float, Ask]]:
@@ -98,7 +99,8 @@ def asks(phase: Phase, urls: Mapping[str, str], seed: int, scale: float) -> list
                 number=number,
                 url=urls[way] + "/chat/completions",
                 body=body,
-                headers=usual_headers(key(way)) | {"x-request-id": f"{way}-{phase.name}-{number}"},
+                headers=usual_headers(key(way, phase.name))
+                | {"x-request-id": f"{way}-{phase.name}-{number}"},
                 timeout=_LONGEST_ANSWER * scale,
                 scene=phase.name,
             ),

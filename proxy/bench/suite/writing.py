@@ -78,7 +78,7 @@ COMMON: Mapping[str, dict[str, str]] = {
             "time scale {scale:g}: every wait of the simulated service and every duration in the"
             " proxy's settings is {scale:g} times its length, and what was measured is divided by"
             " it again. The machine's own milliseconds (TLS, Python) are not scaled, so each of"
-            " them shows as {factor:g}: figures in seconds are rather too slow, on every way"
+            " them shows as {factor:.3g}: figures in seconds are rather too slow, on every way"
         ),
         "env_requests": "{requests} requests each, seed {seed}, {took:.0f} s in all",
         "env_busy": (
@@ -101,7 +101,7 @@ COMMON: Mapping[str, dict[str, str]] = {
         "env_scale": (
             "时间比例 {scale:g}：模拟服务的每一段等待、代理配置里的每一个时长都按 {scale:g} 倍缩短"
             "，测得的数值再除以这个比例还原。机器自身的毫秒（TLS 握手、Python）不缩放，所以每 1 毫"
-            "秒会显示成 {factor:g} 毫秒：以秒计的数字在每一条路径上都只会偏慢，不会偏快"
+            "秒会显示成 {factor:.3g} 毫秒：以秒计的数字在每一条路径上都只会偏慢，不会偏快"
         ),
         "env_requests": "每项 {requests} 个请求，随机种子 {seed}，总用时 {took:.0f} 秒",
         "env_busy": (

@@ -50,7 +50,7 @@ async def measure(requests: int, scale: float, seed: int, on_sample: OnSample) -
                 )
             share, own = busy.share(), busy.own()
             await proxy.logged(sum(sample.way == PROXIED for sample in asking.samples))
-            arrivals = await upstream.arrivals(tail.key(PROXIED))
+            arrivals = await upstream.arrivals(tail.key(PROXIED, down.name))
     return Found(
         Conditions(
             time_scale=scale,

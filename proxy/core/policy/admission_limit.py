@@ -28,6 +28,9 @@ FIRST_PAUSE: Final = 0.005
 LONGEST_PAUSE: Final = 0.5
 CHECKS: Final = 4
 """Refused checks that prove the limit too high; their pauses add up to 75 ms."""
+CHECKS_ON_TRIAL: Final = 3
+"""The same for a limit that was raised a moment ago: a place that became free while the probe was
+on its way explains why that was taken in, and nothing explains the refusals."""
 FIRST_QUIET: Final = 1.0
 LONGEST_QUIET: Final = 60.0
 REMEMBERED: Final = 0.9
@@ -100,12 +103,14 @@ class KeyLimit:
         self._ends = 0
         self._last_end = float("-inf")
         # After a refusal: `_ceiling` may run, and from `_next_at` on `_step` more. Steps are so far
-        # apart that the one before would have been refused meanwhile.
+        # apart that the one before would have been refused meanwhile: until then only `_sure` is
+        # known to run.
         self._pausing = False
         self._held_at = float("-inf")
         self._next_at = 0.0
         self._step = 1
         self._ceiling = 0
+        self._sure = 0
         self._misses = 0
         self._round_trip = 0.0
         # Upwards.
@@ -176,15 +181,14 @@ class KeyLimit:
         if not self.is_pausing(now):
             self._pausing = False
             return Kind.PLAIN
-        kind = Kind.PLAIN
         if self.in_flight > self._ceiling:
-            self._ceiling = self.in_flight - 1 + self._step
+            self._sure = self.in_flight - 1
+            self._ceiling = self._sure + self._step
             self._step *= 2
             self._next_at = now + self._pause() + self._round_trip
-            kind = Kind.CHECK
         if self.in_flight == self.limit:
             self._pausing = False
-        return kind
+        return Kind.CHECK if self.in_flight > self._sure else Kind.PLAIN
 
     def _raise(self, now: float) -> None:
         self.limit = self.in_flight
@@ -214,6 +218,7 @@ class KeyLimit:
             if checked or not self.is_pausing(now):
                 self._hold(now)
             self._ceiling = min(self._ceiling, self.in_flight)
+            self._sure = min(self._sure, self.in_flight)
 
     def _judge(self, grant: Grant, checked: bool, now: float) -> None:
         if self.limit is None or grant.epoch < self._epoch:
@@ -221,11 +226,19 @@ class KeyLimit:
             self._lower(self.in_flight + self._ends - grant.ends, now)
         elif grant.kind is Kind.PROBE:
             self._withdraw(now)
-        elif checked and self._misses >= (CHECKS if grant.alone else 2 * CHECKS):
+        elif checked and self._misses >= self._proof(grant, now):
             self._too_high(now)
 
+    def _proof(self, grant: Grant, now: float) -> int:
+        """How many refused checks in a row prove the limit too high."""
+        checks = CHECKS_ON_TRIAL if self._is_on_trial(now) else CHECKS
+        return checks if grant.alone else 2 * checks
+
+    def _is_on_trial(self, now: float) -> bool:
+        return now < self._raised_at + FIRST_QUIET
+
     def _too_high(self, now: float) -> None:
-        if now < self._raised_at + FIRST_QUIET:
+        if self._is_on_trial(now):
             self._withdraw(now)  # the probe was taken in, and another request had no place
         else:
             self._lower(self.in_flight, now)
@@ -254,7 +267,7 @@ class KeyLimit:
         self._step = 1
         # Places that become free meanwhile are used, unless the limit is on its way down: then
         # each would be one more refusal.
-        self._ceiling = self.in_flight if self._misses < CHECKS else 0
+        self._sure = self._ceiling = self.in_flight if self._misses < CHECKS else 0
 
     def _pause(self) -> float:
         longest: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._misses, 16))
