@@ -91,6 +91,7 @@ class App:
             clock=time.monotonic,
             wall=time.time,
             roll=random.random,
+            flights={},
             new_id=_ids(),
             fingerprint=_fingerprint,
             finish=self._finish,

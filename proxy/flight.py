@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final, NamedTuple
-from weakref import WeakKeyDictionary
 
 from proxy.config import Timeouts
 from proxy.core.flow.timeline import Timeline
@@ -19,7 +18,6 @@ from proxy.core.wire.request import ChatRequest
 from proxy.core.wire.target import Target
 from proxy.errors import InternalError, ProxyError
 from proxy.house import LARGEST_ANSWER, House
-from proxy.knowledge import Knowledge
 from proxy.lane import Lane
 from proxy.net.broadcast import Broadcast, Errand, Reader
 from proxy.pursuit import Asked, Pursuit
@@ -144,7 +142,7 @@ def board(
 
     `timeline` is the exchange's own; it gets the marks of what comes to it.
     """
-    table = _TABLES.setdefault(house.knowledge, {})
+    table = house.flights
     key = Key(
         asked.caller,
         route.name,
@@ -163,7 +161,3 @@ def board(
 def _with_meaning(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     lower = ((name.lower(), value) for name, value in headers)
     return tuple(sorted(pair for pair in lower if pair[0].startswith(_MEANING)))
-
-
-_TABLES: Final[WeakKeyDictionary[Knowledge, dict[Key, Flight]]] = WeakKeyDictionary()
-"""The flights under way, of each process's one body of knowledge."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from proxy.config import Config, Endpoint
 from proxy.core.policy.capability import Capabilities
@@ -44,6 +45,8 @@ class House:
     new_id: Callable[[], str]
     fingerprint: Callable[[str], str]
     """Of a caller's key, for the log."""
+    flights: dict[Any, Any]
+    """Answers that identical requests share now: see `proxy.flight`."""
     finish: Callable[[Record], None]
     """Called once for each exchange, when it is over."""
     broke: Callable[[str], None]

@@ -21,7 +21,7 @@ from proxy.errors import NoCandidate
 
 RETRY_FLOOR: Final = (10.0, 0.2)
 """Retries in a row, and a second, that are made whatever the share says."""
-HEDGE_BURST: Final = 3.0
+HEDGE_BURST: Final = 10.0
 """Hedges in a row."""
 OWN_KEYS: Final = "own"
 """The key group of an endpoint's `api_key` or `api_keys`."""

@@ -55,7 +55,10 @@ class Lane:
         "won",
     )
 
-    def __init__(self, start: Start, candidate: Candidate, vitals: Vitals, shape: Shape) -> None:
+    def __init__(
+        self, start: Start, candidate: Candidate, vitals: Vitals, shape: Shape | None
+    ) -> None:
+        """`shape`: of the request; None where nobody will ask how long such a one takes."""
         self.start = start
         self.candidate = candidate
         self.vitals = vitals
@@ -135,7 +138,8 @@ class Lane:
 
     def begin(self, now: float) -> None:
         """The attempt is about to be made."""
-        self._ticket = self.vitals.begin(self._shape, now)
+        if self._shape is not None:
+            self._ticket = self.vitals.begin(self._shape, now)
         breaker = self.vitals.breaker
         self._probe = breaker is not None and breaker.allows(now) and breaker.start(now)
 
@@ -162,8 +166,8 @@ class Lane:
 
     def measure(self, now: float) -> None:
         """Let the times of the answer be remembered, as far as it came."""
-        attempt = self.attempt
-        if self._measured or attempt is None or attempt.pipe is None:
+        attempt, shape = self.attempt, self._shape
+        if self._measured or shape is None or attempt is None or attempt.pipe is None:
             self.seen()
             return
         self._measured = True
@@ -172,11 +176,11 @@ class Lane:
         if marks.first_token is None:
             if not self.has_failed or isinstance(self.error, _SILENT):
                 # Given up while it was silent: it would have taken longer.
-                self.vitals.late(self._shape, now - begun, now)
+                self.vitals.late(shape, now - begun, now)
             return
         content = marks.first_content
         self.vitals.answered(
-            self._shape,
+            shape,
             marks.first_token - begun,
             None if content is None else content - begun,
             now,
@@ -209,16 +213,16 @@ class Lane:
             sent = attempt is not None and attempt.sent is not None
             permit.release(refused=self.code in OWN_LIMIT, sent=sent)
 
-    def finish(self, now: float, roll: float) -> None:
+    def finish(self, now: float, roll: float, *, only: bool) -> None:
         """The exchange is over: whatever was not said of the attempt is said now."""
         self.close()
-        attempt, outcome = self.attempt, None
-        if attempt is not None and self.won and attempt.outcome not in _HARMLESS:
-            outcome = Outcome.FAILURE
+        attempt = self.attempt
+        if attempt is None or self.has_failed:
+            return
+        if self.won and attempt.outcome not in _HARMLESS:
+            self.blame(Outcome.FAILURE, now, roll, only=only)
         elif not self._told:
-            outcome = Outcome.NEUTRAL
-        if attempt is not None and outcome is not None:
-            self._tell(outcome, now, roll)
+            self._tell(Outcome.NEUTRAL, now, roll)
 
     def record(self) -> AttemptRecord:
         """The attempt as it ended."""

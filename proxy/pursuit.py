@@ -67,6 +67,12 @@ class Pursuit:
         self._course = Course(self.chosen.order, route.attempts, budget)
         self._hedge = route.hedge if asked.streams else None
         self._hedged = False
+        # Times are learned where something is decided by them.
+        self._learns = (
+            self._hedge is not None
+            or len(route.candidates) > 1
+            or route.first_content_target is not None
+        )
         self._blamed: set[int] = set()
         self._deadline: float | None = None
         self.lanes: list[Lane] = []
@@ -98,6 +104,8 @@ class Pursuit:
     @property
     def current(self) -> Lane | None:
         """The lane that won, else the latest that asked somebody."""
+        if len(self.lanes) == 1:  # as nearly always
+            return self.lanes[0] if self.lanes[0].attempt is not None else None
         won = next((lane for lane in self.lanes if lane.won), None)
         return won or next((one for one in reversed(self.lanes) if one.attempt is not None), None)
 
@@ -115,7 +123,7 @@ class Pursuit:
         self._request = None  # it may be large, and the answer long
         for other in self.lanes:
             if other is not lane:  # what it was is known now, however long the answer takes
-                other.finish(house.clock(), house.roll())
+                other.finish(house.clock(), house.roll(), only=False)
         if lane.error is not None:
             raise lane.error
         lane.won = True
@@ -127,9 +135,8 @@ class Pursuit:
 
     def prepare(self, start: Start) -> Lane:
         candidate = self._route.candidates[start.candidate]
-        lane = Lane(
-            start, candidate, self._house.knowledge.vitals(self._route, candidate), self._shape
-        )
+        vitals = self._house.knowledge.vitals(self._route, candidate)
+        lane = Lane(start, candidate, vitals, self._shape if self._learns else None)
         self.lanes.append(lane)
         return lane
 
@@ -299,7 +306,7 @@ class Pursuit:
         replaceable = self._hedge is not None or len(route.candidates) > 1
         attempt = lane.attempt = Attempt(pipe, timeline, self._limits(), hold=replaceable)
         lane.begin(attempt.started)
-        if pipe is not None:
+        if pipe is not None and self._learns:
             pipe.on_content = lane.measure
         self.stage = "connecting"
         connect = route.timeouts.connect
@@ -361,7 +368,7 @@ class Pursuit:
         """Give everything back, and let what happened be remembered. Idempotent."""
         house = self._house
         for lane in self.lanes:
-            lane.finish(house.clock(), house.roll())
+            lane.finish(house.clock(), house.roll(), only=len(self._route.candidates) == 1)
 
     def records(self) -> list[AttemptRecord]:
         """The attempts as they ended."""

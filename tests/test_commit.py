@@ -30,9 +30,6 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
         for tail in ("API_KEY", "AUTH_TOKEN", "BASE_URL", "PROXY"):
             monkeypatch.delenv(f"{name}_{tail}", raising=False)
             monkeypatch.delenv(f"{name}_{tail}".lower(), raising=False)
-    # No TLS is spoken here, and reading all root certificates takes longer than most tests.
-    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
-    monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")
 
 
 async def ask(proxy: Several, dialect: str, **fields: Any) -> Answer:
@@ -218,13 +215,22 @@ def base(proxy: Several) -> str:
 
 def openai_of(proxy: Several) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(
-        api_key="caller.secret", base_url=f"{base(proxy)}/v1", max_retries=0, timeout=10
+        api_key="caller.secret",
+        base_url=f"{base(proxy)}/v1",
+        max_retries=0,
+        timeout=10,
+        # No TLS is spoken here, and each client would read all root certificates first.
+        http_client=openai.DefaultAsyncHttpxClient(verify=False),
     )
 
 
 def anthropic_of(proxy: Several) -> anthropic.AsyncAnthropic:
     return anthropic.AsyncAnthropic(
-        api_key="caller.secret", base_url=base(proxy), max_retries=0, timeout=10
+        api_key="caller.secret",
+        base_url=base(proxy),
+        max_retries=0,
+        timeout=10,
+        http_client=anthropic.DefaultAsyncHttpxClient(verify=False),
     )
 
 

@@ -16,6 +16,7 @@ import pytest
 import trustme
 
 from proxy.simulator import Fault, Simulator, SimulatorSettings
+from proxy.simulator.faults import Ending
 from tests.fakes.raw_client import Answer, RawClient, ask, chat
 from tests.fakes.running import running, samples
 from tests.fakes.several import CALLER, CHAT, Several, several
@@ -216,12 +217,12 @@ async def test_what_is_the_callers_fault_or_limit_opens_no_breaker(
 
 async def test_callers_who_leave_open_no_breaker(tmp_path: Path) -> None:
     async with several(tmp_path, **ONCE) as proxy:
-        for number in range(5):
+        ledger = proxy.endpoints["a"].ledger
+        for _ in range(5):
             async with RawClient(proxy.app.data_address) as client:
                 client.post(CHAT, chat(simulate={"stall_at_event": 3}), CALLER)
                 await client.head()
-            entries = proxy.endpoints["a"].ledger
-            await entries.until(lambda ledger, n=number: ledger[n].cancelled is not None)
+            await ledger.until(lambda ledger: ledger[-1].cancelled is not None)
         assert (await proxy.ask()).status == 200
 
 
@@ -233,8 +234,8 @@ FAILURES: Final = {
     "529": Fault(status=529),
     "silent 200": Fault(stall_at_event=0),
     "no head": Fault(no_headers=True),
-    "reset": Fault(no_headers=True, ending="reset"),
-    "closed": Fault(no_headers=True, ending="close"),
+    "reset": Fault(no_headers=True, ending=Ending.RESET),
+    "closed": Fault(no_headers=True, ending=Ending.CLOSE),
     "error event": Fault(code="1234", error_at_event=0),
     "empty stream": Fault(empty=True),
     "only comments": Fault(raw=b": hello\n\n: hello\n\n"),
@@ -362,7 +363,7 @@ async def test_a_role_alone_is_no_token_while_another_candidate_could_take_over(
 ) -> None:
     """Its first event opens the answer, and then it is silent."""
     opened = orjson.dumps({"id": "1", "choices": [{"index": 0, "delta": {"role": "assistant"}}]})
-    stall = Fault(raw=b"data: " + opened + b"\n\n", ending="hold")
+    stall = Fault(raw=b"data: " + opened + b"\n\n", ending=Ending.HOLD)
     async with several(tmp_path, "ab", timeouts={"first_token": "200ms"}) as proxy:
         proxy.inject(stall, on="a")
         answer = await proxy.ask()

@@ -19,7 +19,9 @@ from tests.fakes.several import CHAT, Several, account, several
 
 SERVICE: Final = 0.06
 """Seconds that the upstream takes for an answer."""
-ANSWER: Final = {"simulate": {"first_token": SERVICE, "gap": 0, "tokens": 2, "thinking_tokens": 0}}
+ANSWER: Final[dict[str, Any]] = {
+    "simulate": {"first_token": SERVICE, "gap": 0, "tokens": 2, "thinking_tokens": 0}
+}
 LIMIT: Final = 2
 MODEL: Final = "glm-4.6"
 
@@ -139,7 +141,7 @@ async def test_callers_with_keys_of_their_own_do_not_wait_for_each_other(tmp_pat
         assert refused(proxy) == 0
 
 
-HELD: Final = {"simulate": {"no_headers": True}}
+HELD: Final[dict[str, Any]] = {"simulate": {"no_headers": True}}
 
 
 async def hold_places(proxy: Several, stack: AsyncExitStack, number: int) -> list[RawClient]:

@@ -26,7 +26,10 @@ STAGES = frozenset(
 PROTOCOLS = frozenset({"h2", "http/1.1"})
 ROLES = frozenset({"first", "retry", "failover", "hedge"})
 REASONS = frozenset(
-    {"only", "order", "preferred", "fastest", "nearest", "sticky", "explore", "open"}
+    {
+        *("rule", "default", "only", "order", "preferred", "fastest"),
+        *("nearest", "sticky", "explore"),
+    }
 )
 HEDGES = frozenset({"started", "denied_budget", "denied_admission", "denied_errors", "denied_slow"})
 """What was decided about a second attempt beside the first; how it ended says its record."""
@@ -46,16 +49,19 @@ CHANGES = _FIELDS | {f"-{name}" for name in _FIELDS}
 
 # https://docs.bigmodel.cn/cn/faq/api-code and older tables of the same API.
 GLM_CODES = frozenset(
-    str(code)
-    for code in (
-        *(500, 1120, 1121, 1200, 1230, 1231, 1234, 1261),
-        *range(1000, 1006),
-        *range(1110, 1114),
-        *range(1210, 1216),
-        *range(1220, 1223),
-        *range(1300, 1306),
-        *range(1308, 1322),
-    )
+    {
+        *map(str, (500, 1120, 1121, 1200, 1230, 1231, 1234, 1261)),
+        *map(str, range(1000, 1006)),
+        *map(str, range(1110, 1114)),
+        *map(str, range(1210, 1216)),
+        *map(str, range(1220, 1223)),
+        *map(str, range(1300, 1306)),
+        *map(str, range(1308, 1322)),
+        # What finish reasons and Anthropic's error types stand for.
+        *("network_error", "abort", "api_error", "overloaded_error", "rate_limit_error"),
+        *("timeout_error", "authentication_error", "billing_error", "permission_error"),
+        *("invalid_request_error", "not_found_error", "request_too_large"),
+    }
 )
 
 # What an answer without a code is told by: statuses that say something to who may ask again.

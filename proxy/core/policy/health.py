@@ -22,8 +22,8 @@ SIZES: Final = (4 << 10, 24 << 10, 96 << 10)
 """Bytes of the body at which the next class of sizes begins."""
 CAPACITY: Final = 512
 """Candidates that are remembered."""
-TOKEN_SECONDS: Final = 120.0
-TOKEN_COUNT: Final = 100.0
+TOKEN_SECONDS: Final = 600.0
+TOKEN_COUNT: Final = 500.0
 """Half-lives of times to the first token. They say when an attempt is late, which is a question of
 the slowest few in a hundred: it takes more values than a choice does."""
 
