@@ -28,10 +28,10 @@ from proxy.core.policy.route import Route
 from proxy.core.wire import headers as policy
 from proxy.core.wire.request import ChatRequest, parse
 from proxy.core.wire.target import Kind, Target, dialect_of, resolve
-from proxy.errors import ClientGone, InternalError, ProxyError, UpstreamSaid
+from proxy.errors import AnswerTooLarge, ClientGone, InternalError, ProxyError, UpstreamSaid
 from proxy.facts import Facts
 from proxy.flight import Seat, board
-from proxy.house import House
+from proxy.house import LARGEST_ANSWER, House
 from proxy.lane import Lane
 from proxy.net.attempt import Attempt
 from proxy.net.downstream import Client, Headers
@@ -99,7 +99,7 @@ class Exchange:
         elif facts.stream:
             await self._stream(attempt, route)
         else:
-            await self._folded(attempt)
+            await self._folded(lane, attempt)
 
     async def _read(self, target: Target) -> tuple[ChatRequest, Route]:
         client, house, facts = self._client, self._house, self._facts
@@ -209,26 +209,32 @@ class Exchange:
             self._facts.follow(lane.attempt)
         return self._facts.timeline
 
-    async def _folded(self, attempt: Attempt) -> None:
+    async def _folded(self, lane: Lane, attempt: Attempt) -> None:
         """A stream for a client that wants it whole: nothing is sent before the end."""
         facts, pipe = self._facts, attempt.pipe
         assert pipe is not None
         assert attempt.head is not None
         facts.stage = "streaming"
         fold = Fold(facts.dialect.name)
-        error = await attempt.stream_into(lambda events, _: fold.take(events), None)
+
+        def take(events: list[bytes], last: bool) -> None:
+            fold.take(events)
+            if fold.size > LARGEST_ANSWER:
+                attempt.fail(AnswerTooLarge("the upstream's answer is over the limit"))
+
+        error = await attempt.stream_into(take, None)
         facts.usage, facts.finish_reason = pipe.usage, pipe.finish_reason
+        headers = policy.to_client(attempt.head.headers, stream=True)
+        if fold.error is not None:
+            reply.said(self._house, self._client, facts, lane, headers, fold.error)
+            return
         if error is not None:
             raise error
-        if pipe.failed or not pipe.ended:
+        if pipe.failed_early:
+            message = f"the upstream gave up: {pipe.upstream_code}"
             facts.upstream_code = pipe.upstream_code
-            raise UpstreamSaid(
-                "the upstream told an error instead of an answer",
-                status=UpstreamSaid.status,
-                code=pipe.upstream_code,
-            )
+            raise UpstreamSaid(message, status=UpstreamSaid.status, code=pipe.upstream_code)
         facts.timeline.committed = self._house.clock()
-        headers = policy.to_client(attempt.head.headers, stream=True)
         said = policy.said_anew(headers, as_json=True)
         reply.answer(self._client, facts, 200, said, fold.answer())
 

@@ -78,7 +78,7 @@ def whole(house: House, client: Client, facts: Facts, lane: Lane) -> None:
     assert head is not None
     headers = policy.to_client(head.headers, stream=False)
     if lane.has_failed:
-        _said(house, client, facts, lane, headers)
+        said(house, client, facts, lane, headers, body)
         return
     facts.timeline.committed = house.clock()
     if lane.answer is not None:
@@ -86,12 +86,13 @@ def whole(house: House, client: Client, facts: Facts, lane: Lane) -> None:
     answer(client, facts, head.status, policy.said_anew(headers, as_json=False), body)
 
 
-def _said(house: House, client: Client, facts: Facts, lane: Lane, headers: Headers) -> None:
+def said(
+    house: House, client: Client, facts: Facts, lane: Lane, headers: Headers, body: bytes
+) -> None:
     """An error of the upstream, with its status and code. Raises it after an early commit."""
-    attempt = lane.attempt
-    assert attempt is not None
-    assert attempt.head is not None
-    body, status = attempt.body, attempt.head.status
+    assert lane.attempt is not None
+    assert lane.attempt.head is not None
+    status = lane.attempt.head.status
     for secret in house.knowledge.secrets(lane.candidate.endpoint):
         body = masked(body, secret)
     facts.upstream_code = facts.dialect.error_code(body)

@@ -14,6 +14,7 @@ import pytest
 
 from proxy.app import App
 from proxy.core.record import Record
+from proxy.knowledge import HEDGE_BURST
 from proxy.observe.metrics import Metrics
 from tests.fakes.raw_client import Answer, RawClient, ask, chat
 from tests.fakes.running import running, samples
@@ -201,13 +202,13 @@ async def test_without_a_spare_place_there_is_no_hedge_but_still_a_failover(
 async def test_a_spent_budget_makes_no_hedge_but_still_a_failover(
     tmp_path: Path, records: list[Record]
 ) -> None:
-    hedge = HEDGE | {"budget": "0.1%"}
+    hedge, burst = HEDGE | {"budget": "0.1%"}, int(HEDGE_BURST)
     async with two(tmp_path, hang, answer, hedge=hedge, timeouts={"first_token": "80ms"}) as pair:
-        for _ in range(6):
+        for _ in range(burst + 2):
             assert (await pair.ask()).body == event("good") + DONE
-    made = [one.role for record in await of(records, 6) for one in record.attempts]
-    assert (made.count("hedge"), made.count("failover")) == (3, 3)
-    assert "hedge_denied_budget" in records[3].decisions
+    made = [one.role for record in await of(records, burst + 2) for one in record.attempts]
+    assert (made.count("hedge"), made.count("failover")) == (burst, 2)
+    assert "hedge_denied_budget" in records[burst].decisions
 
 
 async def test_where_the_late_candidate_fails_often_there_is_no_hedge(
@@ -241,7 +242,7 @@ async def test_where_everything_is_slow_hedges_stop_within_their_budget(
         await asyncio.gather(*(one() for _ in range(times)))
         made = len(pair.late.calls) + len(pair.other.calls)
     decisions = [word for record in await of(records, times) for word in record.decisions]
-    assert made <= times * 1.05 + 3
+    assert made <= times * 1.05 + HEDGE_BURST
     assert "hedge_denied_slow" in decisions
 
 

@@ -29,7 +29,6 @@ from proxy.net.pool import Pool
 from proxy.net.sockets import reason_of
 from proxy.net.tls import handshake_failure
 
-
 _AT_ONCE = 0.001
 """Seconds: for aiohttp a timeout of 0 is none."""
 

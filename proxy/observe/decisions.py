@@ -143,7 +143,7 @@ class _Choice:
             "Choices of the first candidate, by reason: only (nothing else may be asked), order"
             " (no target is set), preferred (it should meet the target), fastest (none should),"
             " nearest, sticky (of the near ones it had the conversation before), explore (too"
-            " little is known of it), open (all failed a moment ago).",
+            " little is known of it), rule or default (it has one candidate).",
             ("route", "reason"),
         )
         self.rewrites = Counters(

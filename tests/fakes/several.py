@@ -84,8 +84,8 @@ async def several(
     """An endpoint of each name with `keys` keys of its own: `a1.secret`, `a2.secret`, ...
 
     `groups`: names of key groups, each of the same keys, so that what becomes known with one is not
-    known with another. `each`: more settings of every endpoint. Simulators speak HTTP/1.1 in the clear unless
-    `simulators` says otherwise.
+    known with another. `each`: more settings of every endpoint. Simulators speak HTTP/1.1 in the
+    clear unless `simulators` says otherwise.
     """
     plain = SimulatorSettings(tls_port=None)
     async with AsyncExitStack() as stack:
