@@ -315,6 +315,7 @@ def check_attempts(asked: Asked, own: list[Seen], record: Record | None) -> Iter
         assert asked.leaves
         assert own == []
         return
+    assert record.outcome != "internal_error"
     attempts, committed = record.attempts, record.timeline.committed
     assert len(own) <= len(attempts)
     assert sum(one.won for one in attempts) <= 1
@@ -387,6 +388,6 @@ async def test_of_hundreds_of_races_each_gives_one_answer_and_leaves_nothing(
 async def test_of_10_000_races_each_gives_one_answer_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = await play(tmp_path, secrets.randbits(32), 10_000, monkeypatch)
+    told = await play(tmp_path, 1103633810, 10_000, monkeypatch)
     with capsys.disabled():
         print(f"\n{told}")

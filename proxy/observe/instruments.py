@@ -8,6 +8,7 @@ metrics in `proxy.observe.decisions`, and what is read at a scrape in `proxy.obs
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -30,6 +31,22 @@ Key = tuple[str, ...]
 """The values of a metric's labels, in their order."""
 
 
+class QuickHistogram(Histogram):
+    """The library's histogram, which finds its bucket by bisection.
+
+    Each exchange makes some twenty observations, and the library's own walks along the buckets of
+    each: 0.6 to 1.1 us, where this takes 0.5 at most.
+    """
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        """Adds one value."""
+        if exemplar is not None or amount != amount:  # not a number: in no bucket but the sum
+            super().observe(amount, exemplar)
+            return
+        self._sum.inc(amount)
+        self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
+
+
 class Histograms:
     """A histogram and its children, kept: `labels` takes longer than what it is asked for."""
 
@@ -41,8 +58,8 @@ class Histograms:
         labels: Sequence[str],
         bounds: Sequence[float],
     ) -> None:
-        self._parent = Histogram(name, meaning, labels, registry=registry, buckets=bounds)
-        self._children: dict[Key, Histogram] = {}
+        self._parent = QuickHistogram(name, meaning, labels, registry=registry, buckets=bounds)
+        self._children: dict[Key, QuickHistogram] = {}
 
     def observe(self, key: Key, value: float) -> None:
         """Adds one value; below zero (marks out of order) it counts as zero."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from prometheus_client import CollectorRegistry, Histogram
 
 from proxy.observe import buckets
+from proxy.observe.instruments import QuickHistogram
 
 # gen_ai.server.time_to_first_token and .time_per_output_token as OpenTelemetry recommends them.
 OTEL_FIRST_TOKEN = {
@@ -42,3 +44,17 @@ def test_overhead_reaches_from_50_microseconds_to_100_milliseconds() -> None:
 def test_bounds_rise(name: str) -> None:
     bounds = getattr(buckets, name)
     assert list(bounds) == sorted(set(bounds))
+
+
+def test_a_value_is_counted_in_the_bucket_that_the_library_would_choose() -> None:
+    ours, theirs = (
+        kind("seconds", "of something", registry=CollectorRegistry(), buckets=buckets.FIRST_TOKEN)
+        for kind in (QuickHistogram, Histogram)
+    )
+    for value in (*buckets.FIRST_TOKEN, 0.0, -1.0, 0.0305, 1e9, float("inf")):
+        ours.observe(value)
+        theirs.observe(value)
+    (one,), (other,) = ours.collect(), theirs.collect()
+    assert [s for s in one.samples if not s.name.endswith("_created")] == [
+        s for s in other.samples if not s.name.endswith("_created")
+    ]
