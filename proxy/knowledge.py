@@ -159,12 +159,18 @@ class Knowledge:
 
     def _refuse_open(self, route: Route, now: float) -> None:
         """Raises NoCandidate when every breaker is open: asking would only make it worse."""
+        for candidate in route.candidates:
+            breaker = self.vitals(route, candidate).breaker
+            if breaker is None or breaker.allows(now):
+                return
+        raise self.no_candidate(route, now)
+
+    def no_candidate(self, route: Route, now: float) -> NoCandidate:
+        """What to say to who finds no candidate that may be asked."""
         breakers = [self.vitals(route, one).breaker for one in route.candidates]
-        if any(breaker is None or breaker.allows(now) for breaker in breakers):
-            return
         times = [one.retry_at for one in breakers if one is not None and one.retry_at is not None]
         wait = max(min(times, default=now + 1.0) - now, 0.1)
-        raise NoCandidate(
+        return NoCandidate(
             f"every candidate of route {route.name} has failed again and again;"
             f" one is tried again in {wait:.1f} s",
             retry_after=wait,

@@ -152,6 +152,13 @@ class Pursuit:
             lane.verdict = self._judge(lane, failure)
             self._learn(lane, lane.verdict)
 
+    def _be_patient(self, failed: Lane) -> None:
+        """Nothing can replace what still runs: it keeps what is left of the client's patience."""
+        for lane in self.lanes:
+            if lane is not failed and lane.attempt is not None:
+                limits = lane.attempt.limits
+                lane.attempt.limits = limits._replace(headers=None, first_token=None)
+
     def _judge(self, lane: Lane, failure: Failure) -> Verdict:
         house, place = self._house, self._place(lane.candidate)
         lane.alone = house.admission.is_alone(place)
@@ -173,8 +180,13 @@ class Pursuit:
             return
         now = house.clock()
         self._blame(lane, verdict.outcome, now)
-        if permit is not None and verdict.rest is not None:
-            house.admission.rest(self._place(lane.candidate), permit.key, now + verdict.rest)
+        rest = verdict.rest
+        if verdict.reaction is Reaction.LIMIT and lane.code not in OWN_LIMIT:
+            rest = verdict.pause  # too often, not too many: another key may be asked meanwhile
+        if permit is not None and rest is not None:
+            house.admission.rest(self._place(lane.candidate), permit.key, now + rest)
+        if len(self._route.candidates) > 1 and not self._course.can_fail_over:
+            self._be_patient(lane)
 
     def after(self, lane: Lane) -> Start | None:
         house, verdict = self._house, lane.verdict
@@ -279,6 +291,9 @@ class Pursuit:
             deadline=asked.received + settings.wait,
         )
         lane.waited = lane.permit.waited
+        breaker = lane.vitals.breaker
+        if lane.waited and breaker is not None and not breaker.allows(house.clock()):
+            raise house.knowledge.no_candidate(self._route, house.clock())
 
     async def _open(self, lane: Lane) -> None:
         """Send, and wait until there is something to say. Raises the attempt's error."""

@@ -163,15 +163,15 @@ async def test_when_every_key_is_refused_each_was_asked_once(tmp_path: Path, cod
 async def test_who_is_refused_by_the_own_limit_all_the_time_is_told_at_the_deadline(
     tmp_path: Path, code: str
 ) -> None:
-    async with several(tmp_path, admission={"wait": "700ms"}) as proxy:
+    async with several(tmp_path, admission={"wait": "1500ms"}) as proxy:
         proxy.inject(fault(code), times=None)
         began = time.monotonic()
         answer = await proxy.ask()
         took = time.monotonic() - began
         assert answer.status == 429
         assert answer.headers["x-should-retry"] == "false"
-        assert 2 <= len(proxy.keys) <= 12
-        assert took < 1.2
+        assert 2 <= len(proxy.keys) <= 20
+        assert took < 2.1
 
 
 async def test_calls_that_come_too_often_are_not_repeated_at_once_with_the_same_key(

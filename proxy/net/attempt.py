@@ -54,7 +54,6 @@ class Attempt:
         "_hold",
         "_inflate",
         "_last_write",
-        "_limits",
         "_linger",
         "_loop",
         "_over",
@@ -71,6 +70,7 @@ class Attempt:
         "head",
         "headers_at",
         "heartbeats",
+        "limits",
         "outcome",
         "pipe",
         "protocol",
@@ -101,7 +101,7 @@ class Attempt:
         self.heartbeats = 0
         self._hold = hold
         self._loop = asyncio.get_running_loop()
-        self._limits = limits
+        self.limits = limits
         self._flow: Flow | None = None
         self._streaming = False
         self._inflate: Inflate | None = None
@@ -293,7 +293,7 @@ class Attempt:
 
     def _collect(self, data: bytes) -> None:
         self._size += len(data)
-        if self._size > self._limits.max_answer:
+        if self._size > self.limits.max_answer:
             self.fail(AnswerTooLarge("the upstream's answer is over the limit"))
         else:
             self._parts.append(data)
@@ -374,7 +374,7 @@ class Attempt:
             last_write=None if client is None else self._last_write,
             paused_since=None if client is None else client.paused_since,
         )
-        return next_due(self._limits, marks)
+        return next_due(self.limits, marks)
 
     def _overdue(self, due: Due, now: float) -> None:
         match due:
@@ -384,9 +384,7 @@ class Attempt:
                     self._watchdog.start()
                 else:
                     self._client.abort()
-                    self._finish(
-                        ClientGone(f"the client read nothing for {self._limits.stall:g} s")
-                    )
+                    self._finish(ClientGone(f"the client read nothing for {self.limits.stall:g} s"))
             case Due.HEARTBEAT:
                 assert self._write is not None
                 self.heartbeats += 1
@@ -394,4 +392,4 @@ class Attempt:
                 self._write([_HEARTBEAT], False)
                 self._watchdog.start()
             case _:
-                self.fail(overdue(due, self._limits))
+                self.fail(overdue(due, self.limits))
