@@ -21,9 +21,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from proxy import reply
+from proxy.asked import Asked
 from proxy.core.flow.fold import Fold
 from proxy.core.flow.timeline import Timeline
-from proxy.core.policy.patience import overridden
+from proxy.core.policy.patience import PREFIX, overridden
 from proxy.core.policy.route import Route
 from proxy.core.wire import headers as policy
 from proxy.core.wire.request import ChatRequest, parse
@@ -37,7 +38,7 @@ from proxy.net.attempt import Attempt
 from proxy.net.downstream import Client, Headers
 from proxy.net.early import EarlyCommit
 from proxy.net.passthrough import Answer, passthrough
-from proxy.pursuit import Asked, Pursuit
+from proxy.pursuit import Pursuit
 
 
 class Exchange:
@@ -130,6 +131,7 @@ class Exchange:
             caller=facts.fingerprint or client.peer,
             received=facts.timeline.received,
             streams=request.stream or route.stream.upgrade,
+            hasty=any(name.lower().startswith(PREFIX) for name, _ in self._headers),
         )
         pursuit: Pursuit | Seat
         if route.share and request.stream:

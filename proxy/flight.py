@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
+from proxy.asked import Asked
 from proxy.config import Timeouts
 from proxy.core.flow.timeline import Timeline
 from proxy.core.policy.route import Route
@@ -20,7 +21,7 @@ from proxy.errors import InternalError, ProxyError
 from proxy.house import LARGEST_ANSWER, House
 from proxy.lane import Lane
 from proxy.net.broadcast import Broadcast, Errand, Reader
-from proxy.pursuit import Asked, Pursuit
+from proxy.pursuit import Pursuit
 
 _MEANING: Final = ("accept-language", "anthropic-")
 """How request headers begin that change what is answered; others only say who asks."""

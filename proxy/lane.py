@@ -37,7 +37,6 @@ class Lane:
 
     __slots__ = (
         "_measured",
-        "_probe",
         "_shape",
         "_ticket",
         "_told",
@@ -47,6 +46,7 @@ class Lane:
         "candidate",
         "code",
         "error",
+        "is_probe",
         "permit",
         "start",
         "verdict",
@@ -79,7 +79,8 @@ class Lane:
         """Nothing else of ours ran on its key when it failed."""
         self.won = False
         self._shape = shape
-        self._probe = False
+        self.is_probe = False
+        """It is the one attempt that tells whether its candidate has recovered."""
         self._ticket: Ticket | None = None
         self._told = False
         self._measured = False
@@ -140,8 +141,11 @@ class Lane:
         """The attempt is about to be made."""
         if self._shape is not None:
             self._ticket = self.vitals.begin(self._shape, now)
+
+    def claim(self, now: float) -> None:
+        """The attempt will be made, if it gets a place: nobody else may probe the candidate."""
         breaker = self.vitals.breaker
-        self._probe = breaker is not None and breaker.allows(now) and breaker.start(now)
+        self.is_probe = breaker is not None and breaker.allows(now) and breaker.start(now)
 
     def blame(self, outcome: Outcome, now: float, roll: float, *, only: bool) -> None:
         """Tell what its end says of the candidate.
@@ -196,8 +200,8 @@ class Lane:
         self._told = True
         self.vitals.ended(outcome, now)
         if self.vitals.breaker is not None:
-            self.vitals.breaker.record(outcome, now, roll, probe=self._probe)
-        self._probe = False
+            self.vitals.breaker.record(outcome, now, roll, probe=self.is_probe)
+        self.is_probe = False
 
     # --- the end ---------------------------------------------------------------------------
 
@@ -208,6 +212,9 @@ class Lane:
             attempt.close()
             assert attempt.closed_at is not None
             self.measure(attempt.closed_at)
+        if attempt is None and self.is_probe and self.vitals.breaker is not None:
+            self.is_probe = False  # it was never made: the next one may probe
+            self.vitals.breaker.record(Outcome.NEUTRAL, 0.0, 0.0, probe=True)
         permit, self.permit = self.permit, None
         if permit is not None:
             sent = attempt is not None and attempt.sent is not None

@@ -6,8 +6,7 @@ house knows, and makes the attempts that they say. It owns its lanes until `fini
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from proxy.asked import Asked
 from proxy.core.flow.patience import Limits
 from proxy.core.flow.pipe import Pipe
 from proxy.core.flow.timeline import Timeline
@@ -20,34 +19,24 @@ from proxy.core.policy.retry import OWN_LIMIT, Failure, Reaction, Verdict, judge
 from proxy.core.policy.rewrite import rewrite
 from proxy.core.policy.route import Candidate, Route
 from proxy.core.record import AttemptRecord
-from proxy.core.wire.dialect import Dialect
 from proxy.core.wire.request import ChatRequest
-from proxy.core.wire.target import Target
-from proxy.errors import ProxyError
+from proxy.errors import (
+    ConnectTimeout,
+    FirstTokenTimeout,
+    HeadersTimeout,
+    IdleTimeout,
+    ProxyError,
+    TotalTimeout,
+)
 from proxy.house import LARGEST_ANSWER, House
 from proxy.knowledge import OWN_KEYS
 from proxy.lane import Lane
 from proxy.net.attempt import Attempt
-from proxy.net.downstream import Headers
 from proxy.net.race import Racing
 
+_DEADLINES = (ConnectTimeout, FirstTokenTimeout, HeadersTimeout, IdleTimeout, TotalTimeout)
 _DEFAULT_FIRST_TOKEN = 30.0
 """Seconds, where another candidate can take over and the settings say nothing."""
-
-
-class Asked(NamedTuple):
-    """What one exchange asks for."""
-
-    id: str
-    target: Target
-    dialect: Dialect
-    method: str
-    headers: Headers
-    caller: str
-    """A fingerprint of the caller's key, or the caller's address."""
-    received: float
-    streams: bool
-    """The upstream is asked for a stream, whatever the client wants."""
 
 
 class Pursuit:
@@ -79,6 +68,11 @@ class Pursuit:
         """Also those that have ended: what they were is told at the end."""
         self.changes: tuple[str, ...] = ()
         self.stage = "routing"
+
+    @property
+    def _is_only(self) -> bool:
+        """Nobody else could be asked instead, or the caller's haste is to blame."""
+        return len(self._route.candidates) == 1 or self._asked.hasty
 
     @property
     def decisions(self) -> tuple[str, ...]:
@@ -137,6 +131,7 @@ class Pursuit:
         candidate = self._route.candidates[start.candidate]
         vitals = self._house.knowledge.vitals(self._route, candidate)
         lane = Lane(start, candidate, vitals, self._shape if self._learns else None)
+        lane.claim(self._house.clock())
         self.lanes.append(lane)
         return lane
 
@@ -180,11 +175,8 @@ class Pursuit:
             return
         now = house.clock()
         self._blame(lane, verdict.outcome, now)
-        rest = verdict.rest
-        if verdict.reaction is Reaction.LIMIT and lane.code not in OWN_LIMIT:
-            rest = verdict.pause  # too often, not too many: another key may be asked meanwhile
-        if permit is not None and rest is not None:
-            house.admission.rest(self._place(lane.candidate), permit.key, now + rest)
+        if permit is not None and verdict.rest is not None:
+            house.admission.rest(self._place(lane.candidate), permit.key, now + verdict.rest)
         if len(self._route.candidates) > 1 and not self._course.can_fail_over:
             self._be_patient(lane)
 
@@ -192,12 +184,18 @@ class Pursuit:
         house, verdict = self._house, lane.verdict
         assert verdict is not None
         now = house.clock()
+        if self._deadline is not None and now >= self._deadline:
+            return None
         if lane.attempt is None:  # no place in admission, so nobody was asked
             return self._course.turned_away()
         place, permit = self._place(lane.candidate), lane.permit
         other_key = permit is not None and house.admission.has_other_key(place, permit.key)
-        if verdict.reaction is Reaction.LIMIT and self._route.admission.limit == "off":
-            verdict = verdict._replace(reaction=Reaction.AGAIN)
+        if verdict.reaction is Reaction.LIMIT:
+            pause = 0.0 if other_key else verdict.pause
+            if self._route.admission.limit == "off":
+                verdict = verdict._replace(reaction=Reaction.AGAIN)
+            elif now + pause > self._asked.received + self._route.admission.wait:
+                return self._course.turned_away()
         following = self._course.next(
             lane.start.candidate,
             verdict,
@@ -207,17 +205,21 @@ class Pursuit:
             alone=lane.alone,
         )
         if following is not None and following.pause:
+            if self._deadline is not None and now + following.pause >= self._deadline:
+                return None  # there is no time for what would follow
             self.stage = "pausing"
         return following
 
     def _blame(self, lane: Lane, outcome: Outcome, now: float) -> None:
         """One request that fails at a candidate is one failure, however often it was repeated."""
         candidate = lane.start.candidate
+        if self._asked.hasty and isinstance(lane.error, _DEADLINES):
+            outcome = Outcome.NEUTRAL
         if outcome is Outcome.FAILURE:
             if candidate in self._blamed:
                 outcome = Outcome.NEUTRAL
             self._blamed.add(candidate)
-        lane.blame(outcome, now, self._house.roll(), only=len(self._route.candidates) == 1)
+        lane.blame(outcome, now, self._house.roll(), only=self._is_only)
 
     def late_in(self) -> float | None:
         lane = self.lanes[-1]
@@ -233,7 +235,9 @@ class Pursuit:
         if self.late_in() != 0.0:
             return None
         self._hedged = True
-        denied = self._why_not_hedge()
+        assert self._hedge is not None
+        lateness, vitals = self._house.knowledge.lateness(self._route), self.lanes[-1].vitals
+        denied = hedging.denial(self._hedge, vitals, lateness, self._house.clock())
         if denied is not None:
             self._course.decisions.append(f"hedge_denied_{denied}")
             return None
@@ -247,6 +251,7 @@ class Pursuit:
             spare=True,
         )
         if lane.permit is None:
+            lane.close()
             self.lanes.remove(lane)
             self._course.decisions.append("hedge_denied_admission")
             return None
@@ -257,16 +262,6 @@ class Pursuit:
             return None
         self._course.join(start)
         return lane
-
-    def _why_not_hedge(self) -> str | None:
-        """In one word, what speaks against another call whoever would get it."""
-        assert self._hedge is not None
-        now = self._house.clock()
-        if self.lanes[-1].vitals.error_rate(now) > hedging.TOO_MANY_ERRORS:
-            return "errors"
-        if self._house.knowledge.lateness(self._route).is_general(self._hedge):
-            return "slow"
-        return None
 
     def _note_lateness(self, lane: Lane) -> None:
         """A hedge that was asked for, granted or not, says that the first attempt was late."""
@@ -292,7 +287,7 @@ class Pursuit:
         )
         lane.waited = lane.permit.waited
         breaker = lane.vitals.breaker
-        if lane.waited and breaker is not None and not breaker.allows(house.clock()):
+        if lane.waited and not lane.is_probe and breaker and not breaker.allows(house.clock()):
             raise house.knowledge.no_candidate(self._route, house.clock())
 
     async def _open(self, lane: Lane) -> None:
@@ -345,7 +340,7 @@ class Pursuit:
         if self._course.can_fail_over:
             headers = timeouts.headers
             first_token = timeouts.first_token or _DEFAULT_FIRST_TOKEN
-        elif len(self._route.candidates) == 1:
+        elif len(self._route.candidates) == 1 or self._asked.hasty:
             headers, first_token = timeouts.headers, timeouts.first_token
         return Limits(
             headers=headers,
@@ -383,7 +378,7 @@ class Pursuit:
         """Give everything back, and let what happened be remembered. Idempotent."""
         house = self._house
         for lane in self.lanes:
-            lane.finish(house.clock(), house.roll(), only=len(self._route.candidates) == 1)
+            lane.finish(house.clock(), house.roll(), only=self._is_only)
 
     def records(self) -> list[AttemptRecord]:
         """The attempts as they ended."""

@@ -24,16 +24,20 @@ MAY_IMPORT = {
     "knowledge": frozenset({"config", "core", "errors"}),
     "house": frozenset({"config", "core", "errors", "knowledge", "net"}),
     "lane": frozenset({"core", "errors", "net"}),
-    "pursuit": frozenset({"core", "errors", "house", "knowledge", "lane", "net"}),
+    "asked": frozenset({"core", "net"}),
+    "pursuit": frozenset({"asked", "core", "errors", "house", "knowledge", "lane", "net"}),
     "facts": frozenset({"core", "errors", "net", "pursuit"}),
     "flight": frozenset(
-        {"config", "core", "errors", "house", "knowledge", "lane", "net", "pursuit"}
+        {
+            *("asked", "config", "core", "errors", "house", "knowledge", "lane", "net"),
+            "pursuit",
+        }
     ),
     "reply": frozenset({"core", "errors", "facts", "house", "lane", "net"}),
     "exchange": frozenset(
         {
-            *("", "core", "errors", "facts", "flight", "house", "lane", "net", "pursuit"),
-            "reply",
+            *("", "asked", "core", "errors", "facts", "flight", "house", "lane", "net"),
+            *("pursuit", "reply"),
         }
     ),
     "simulator": frozenset({""}),

@@ -49,3 +49,10 @@ class Lateness:
     def is_general(self, hedge: Hedge) -> bool:
         """Whether so many are late that another call would be late too."""
         return self.share > TOO_MANY_LATE * max(1 - hedge.after, hedge.budget)
+
+
+def denial(hedge: Hedge, vitals: Vitals, lateness: Lateness, now: float) -> str | None:
+    """In one word, what speaks against another call whoever would get it; None: nothing does."""
+    if vitals.error_rate(now) > TOO_MANY_ERRORS:
+        return "errors"
+    return "slow" if lateness.is_general(hedge) else None

@@ -155,15 +155,13 @@ def judge(
     """
     code = None if failure.code is None else failure.code.strip()
     reaction = _reaction(failure, code)
-    return Verdict(
-        reaction,
-        _outcome(failure, reaction),
-        max(
-            _pause(reaction, code, again, roll, overload_wait),
-            _asked_pause(reaction, failure, wall),
-        ),
-        _rest(failure, code, wall) if reaction is Reaction.KEY else None,
+    pause = max(
+        _pause(reaction, code, again, roll, overload_wait), _asked_pause(reaction, failure, wall)
     )
+    rest = _rest(failure, code, wall) if reaction is Reaction.KEY else None
+    if code == _FREQUENCY:
+        rest = pause  # too often, not too many: another key may be asked meanwhile
+    return Verdict(reaction, _outcome(failure, reaction), pause, rest)
 
 
 def retry_after(value: str | None, wall: float) -> float | None:
