@@ -528,7 +528,8 @@ def test_whatever_failed_the_verdict_is_within_its_bounds(
 ) -> None:
     met = verdict(failure, again=again, roll=roll, wall=wall)
     assert 0.0 <= met.pause <= 60.0
-    assert (met.rest is not None) == (met.reaction is KEY)
+    assert met.reaction is not KEY or met.rest is not None
+    assert met.rest is None or met.reaction in (KEY, LIMIT)
     assert met.rest is None or 0.0 < met.rest <= LONGEST_REST
     assert met.outcome is not SUCCESS or met.reaction is RETURN
     if failure.status == 429 or met.reaction in (RETURN, KEY, LIMIT):
