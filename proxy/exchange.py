@@ -24,7 +24,7 @@ from proxy import reply
 from proxy.asked import Asked
 from proxy.core.flow.fold import Fold
 from proxy.core.flow.timeline import Timeline
-from proxy.core.policy.patience import PREFIX, overridden
+from proxy.core.policy.deadlines import overridden
 from proxy.core.policy.route import Route
 from proxy.core.wire import headers as policy
 from proxy.core.wire.request import ChatRequest, parse
@@ -54,6 +54,8 @@ class Exchange:
             house.dialects["openai"],
         )
         self._interrupted: str | None = None
+        self._hasty = False
+        """The client has set deadlines of its own."""
         self._seat: Seat | None = None
 
     async def run(self) -> None:
@@ -115,7 +117,7 @@ class Exchange:
         route = house.router.plan(request, target, lower)
         timeouts = overridden(route.timeouts, lower)
         if timeouts is not route.timeouts:
-            route = replace(route, timeouts=timeouts)
+            route, self._hasty = replace(route, timeouts=timeouts), True
         facts.route = route
         return request, route
 
@@ -131,7 +133,7 @@ class Exchange:
             caller=facts.fingerprint or client.peer,
             received=facts.timeline.received,
             streams=request.stream or route.stream.upgrade,
-            hasty=any(name.lower().startswith(PREFIX) for name, _ in self._headers),
+            hasty=self._hasty,
         )
         pursuit: Pursuit | Seat
         if route.share and request.stream:

@@ -61,7 +61,6 @@ class Flight:
         self._table = table
         self._key = key
         self._id = asked.id
-        self._landed = False
         table[key] = self
         self._errand = Errand(self._fly())
 
@@ -88,9 +87,7 @@ class Flight:
         """Nobody joins any more, and everything is given back to the house. Idempotent."""
         if self._table.get(self._key) is self:
             del self._table[self._key]
-        if not self._landed or self.lane is None:  # once more for what it got while cancelled
-            self._landed = True
-            self.pursuit.finish()
+        self.pursuit.finish()
 
     def abandon(self) -> None:
         """Nobody is left: the upstream is told in this very moment, if it has not finished."""

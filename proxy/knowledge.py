@@ -51,7 +51,7 @@ class Knowledge:
         self._wait = wait
         self._round_trip = round_trip
         self._health = {"": _health(settings.breaker)}
-        self._retries = {settings.retry_budget: _retry_budget(settings.retry_budget)}
+        self._retries: dict[float, Budget] = {}
         self._hedges: dict[str, Budget] = {}
         self._lateness: dict[str, Lateness] = {}
         for rule in config.routes:
@@ -119,10 +119,12 @@ class Knowledge:
         now: float,
         roll: float,
     ) -> Chosen:
-        """The order in which to try the route's candidates. Raises NoCandidate."""
+        """The order in which to try the route's candidates. Raises NoCandidate.
+
+        Whether a lone candidate may be asked is seen when it is: see `Pursuit`.
+        """
         candidates = route.candidates
         if len(candidates) == 1 and route.first_content_target is None:
-            self._refuse_open(route, now)
             return Chosen((0,), route.reason, None)
         options = [self._option(route, one, shape, place(one), now) for one in candidates]
         if not any(option.allowed for option in options):
@@ -149,7 +151,7 @@ class Knowledge:
         name = candidate.endpoint.name
         return Option(
             tier=candidate.tier,
-            allowed=vitals.breaker is None or vitals.breaker.allows(now),
+            allowed=vitals.allows(now),
             predicted=None if predicted is None else predicted + wait,
             weight=vitals.weight(shape, now),
             rtt=self._round_trip(name),
@@ -160,8 +162,7 @@ class Knowledge:
     def _refuse_open(self, route: Route, now: float) -> None:
         """Raises NoCandidate when every breaker is open: asking would only make it worse."""
         for candidate in route.candidates:
-            breaker = self.vitals(route, candidate).breaker
-            if breaker is None or breaker.allows(now):
+            if self.vitals(route, candidate).allows(now):
                 return
         raise self.no_candidate(route, now)
 

@@ -18,11 +18,14 @@ from proxy.core.wire.dialect import Answer, Dialect, is_json
 from proxy.errors import (
     ClientGone,
     ConnectFailed,
+    ConnectTimeout,
     FirstTokenTimeout,
     HeadersTimeout,
+    IdleTimeout,
     NotAStream,
     ProxyError,
     StreamCut,
+    TotalTimeout,
     UpstreamDead,
 )
 from proxy.net.admission import Permit
@@ -36,7 +39,10 @@ class Lane:
     """Made by `proxy.pursuit`, run by `proxy.net.race`."""
 
     __slots__ = (
+        "_finished",
+        "_hasty",
         "_measured",
+        "_only",
         "_shape",
         "_ticket",
         "_told",
@@ -56,9 +62,17 @@ class Lane:
     )
 
     def __init__(
-        self, start: Start, candidate: Candidate, vitals: Vitals, shape: Shape | None
+        self,
+        start: Start,
+        candidate: Candidate,
+        vitals: Vitals,
+        shape: Shape | None,
+        *,
+        only: bool,
+        hasty: bool,
     ) -> None:
-        """`shape`: of the request; None where nobody will ask how long such a one takes."""
+        """`shape`: of the request; None where nobody will ask how long such a one takes. `only`:
+        there is no other candidate. `hasty`: the caller set the deadlines."""
         self.start = start
         self.candidate = candidate
         self.vitals = vitals
@@ -79,6 +93,9 @@ class Lane:
         """Nothing else of ours ran on its key when it failed."""
         self.won = False
         self._shape = shape
+        self._only = only
+        self._hasty = hasty
+        self._finished = False
         self.is_probe = False
         """It is the one attempt that tells whether its candidate has recovered."""
         self._ticket: Ticket | None = None
@@ -97,8 +114,11 @@ class Lane:
             return pipe.upstream_code
         return self.code if self.has_failed and self.error is None else None
 
-    def failure(self, dialect: Dialect) -> Failure | None:
-        """How the attempt failed before anything of it reached the client; None: it has not."""
+    def read_failure(self, dialect: Dialect) -> Failure | None:
+        """How the attempt failed before anything of it reached the client; None: it has not.
+
+        Asked once, when the attempt has something to say: `answer`, or `error`, is set by it.
+        """
         attempt = self.attempt
         if attempt is None or self.error is not None:
             return self._failure()
@@ -128,7 +148,7 @@ class Lane:
         return Failure(
             error=self.error,
             status=None if head is None else head.status,
-            code=code,
+            code=None if code is None else code.strip(),
             message=message,
             retry_after=None if head is None else _value(head.headers, b"retry-after"),
             reused=attempt is not None and attempt.reused,
@@ -143,17 +163,19 @@ class Lane:
             self._ticket = self.vitals.begin(self._shape, now)
 
     def claim(self, now: float) -> None:
-        """The attempt will be made, if it gets a place: nobody else may probe the candidate."""
+        """The attempt will be made: nobody else may probe the candidate."""
         breaker = self.vitals.breaker
-        self.is_probe = breaker is not None and breaker.allows(now) and breaker.start(now)
+        self.is_probe = breaker is not None and breaker.start(now)
 
-    def blame(self, outcome: Outcome, now: float, roll: float, *, only: bool) -> None:
+    def blame(self, outcome: Outcome, now: float, roll: float) -> None:
         """Tell what its end says of the candidate.
 
         Where there is only one candidate, an answer that is merely damaged closes nothing: it is
-        still the best there is.
+        still the best there is. A deadline of the caller's own says nothing of anybody.
         """
-        if only and outcome is Outcome.FAILURE and not self._is_unreachable():
+        if self._only and outcome is Outcome.FAILURE and not self._is_unreachable():
+            outcome = Outcome.NEUTRAL
+        if self._hasty and self.attempt is not None and self.attempt.outcome in _DEADLINES:
             outcome = Outcome.NEUTRAL
         self._tell(outcome, now, roll)
         self.measure(now)
@@ -198,7 +220,8 @@ class Lane:
 
     def _tell(self, outcome: Outcome, now: float, roll: float) -> None:
         self._told = True
-        self.vitals.ended(outcome, now)
+        if self._shape is not None:
+            self.vitals.ended(outcome, now)
         if self.vitals.breaker is not None:
             self.vitals.breaker.record(outcome, now, roll, probe=self.is_probe)
         self.is_probe = False
@@ -212,22 +235,20 @@ class Lane:
             attempt.close()
             assert attempt.closed_at is not None
             self.measure(attempt.closed_at)
-        if attempt is None and self.is_probe and self.vitals.breaker is not None:
-            self.is_probe = False  # it was never made: the next one may probe
-            self.vitals.breaker.record(Outcome.NEUTRAL, 0.0, 0.0, probe=True)
         permit, self.permit = self.permit, None
         if permit is not None:
             sent = attempt is not None and attempt.sent is not None
             permit.release(refused=self.code in OWN_LIMIT, sent=sent)
 
-    def finish(self, now: float, roll: float, *, only: bool) -> None:
-        """The exchange is over: whatever was not said of the attempt is said now."""
+    def finish(self, now: float, roll: float) -> None:
+        """The exchange is over: whatever was not said of the attempt is said now. Idempotent."""
         self.close()
         attempt = self.attempt
-        if attempt is None or self.has_failed:
+        if self._finished or attempt is None or self.has_failed:
             return
+        self._finished = True
         if self.won and attempt.outcome not in _HARMLESS:
-            self.blame(Outcome.FAILURE, now, roll, only=only)
+            self.blame(Outcome.FAILURE, now, roll)
         elif not self._told:
             self._tell(Outcome.NEUTRAL, now, roll)
 
@@ -263,6 +284,10 @@ class Lane:
         )
 
 
+_DEADLINES: Final = frozenset(
+    one.code
+    for one in (ConnectTimeout, FirstTokenTimeout, HeadersTimeout, IdleTimeout, TotalTimeout)
+)
 _HARMLESS: Final = frozenset({"completed", "cancelled", ClientGone.code})
 
 

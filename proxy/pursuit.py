@@ -20,21 +20,13 @@ from proxy.core.policy.rewrite import rewrite
 from proxy.core.policy.route import Candidate, Route
 from proxy.core.record import AttemptRecord
 from proxy.core.wire.request import ChatRequest
-from proxy.errors import (
-    ConnectTimeout,
-    FirstTokenTimeout,
-    HeadersTimeout,
-    IdleTimeout,
-    ProxyError,
-    TotalTimeout,
-)
+from proxy.errors import ConnectTimeout, PoolExhausted, ProxyError, TotalTimeout
 from proxy.house import LARGEST_ANSWER, House
 from proxy.knowledge import OWN_KEYS
 from proxy.lane import Lane
 from proxy.net.attempt import Attempt
 from proxy.net.race import Racing
 
-_DEADLINES = (ConnectTimeout, FirstTokenTimeout, HeadersTimeout, IdleTimeout, TotalTimeout)
 _DEFAULT_FIRST_TOKEN = 30.0
 """Seconds, where another candidate can take over and the settings say nothing."""
 
@@ -55,7 +47,7 @@ class Pursuit:
         budget.request(now)
         self._course = Course(self.chosen.order, route.attempts, budget)
         self._hedge = route.hedge if asked.streams else None
-        self._hedged = False
+        self._was_late = False
         # Times are learned where something is decided by them.
         self._learns = (
             self._hedge is not None
@@ -68,11 +60,6 @@ class Pursuit:
         """Also those that have ended: what they were is told at the end."""
         self.changes: tuple[str, ...] = ()
         self.stage = "routing"
-
-    @property
-    def _is_only(self) -> bool:
-        """Nobody else could be asked instead, or the caller's haste is to blame."""
-        return len(self._route.candidates) == 1 or self._asked.hasty
 
     @property
     def decisions(self) -> tuple[str, ...]:
@@ -105,7 +92,7 @@ class Pursuit:
 
     async def first_answer(self) -> Lane:
         """The lane that has something to say, be it the upstream's own error. Raises ProxyError."""
-        racing = Racing[Lane](self)
+        racing: Racing[Lane] = Racing(self)
         first = self._course.first()
         house = self._house
         if self._hedge is None:
@@ -117,7 +104,7 @@ class Pursuit:
         self._request = None  # it may be large, and the answer long
         for other in self.lanes:
             if other is not lane:  # what it was is known now, however long the answer takes
-                other.finish(house.clock(), house.roll(), only=False)
+                other.finish(house.clock(), house.roll())
         if lane.error is not None:
             raise lane.error
         lane.won = True
@@ -130,18 +117,25 @@ class Pursuit:
     def prepare(self, start: Start) -> Lane:
         candidate = self._route.candidates[start.candidate]
         vitals = self._house.knowledge.vitals(self._route, candidate)
-        lane = Lane(start, candidate, vitals, self._shape if self._learns else None)
-        lane.claim(self._house.clock())
+        lane = Lane(
+            start,
+            candidate,
+            vitals,
+            self._shape if self._learns else None,
+            only=len(self._route.candidates) == 1,
+            hasty=self._asked.hasty,
+        )
         self.lanes.append(lane)
         return lane
 
     async def run(self, lane: Lane) -> None:
         try:
             await self._admit(lane)
+            self._claim(lane)
             await self._open(lane)
         except ProxyError as error:
             lane.error = error
-        failure = lane.failure(self._asked.dialect)
+        failure = lane.read_failure(self._asked.dialect)
         if failure is not None:
             lane.code = failure.name
             lane.verdict = self._judge(lane, failure)
@@ -191,10 +185,11 @@ class Pursuit:
         place, permit = self._place(lane.candidate), lane.permit
         other_key = permit is not None and house.admission.has_other_key(place, permit.key)
         if verdict.reaction is Reaction.LIMIT:
-            pause = 0.0 if other_key else verdict.pause
+            if other_key:
+                verdict = verdict._replace(pause=0.0)
             if self._route.admission.limit == "off":
                 verdict = verdict._replace(reaction=Reaction.AGAIN)
-            elif now + pause > self._asked.received + self._route.admission.wait:
+            elif now + verdict.pause > self._asked.received + self._route.admission.wait:
                 return self._course.turned_away()
         following = self._course.next(
             lane.start.candidate,
@@ -213,17 +208,16 @@ class Pursuit:
     def _blame(self, lane: Lane, outcome: Outcome, now: float) -> None:
         """One request that fails at a candidate is one failure, however often it was repeated."""
         candidate = lane.start.candidate
-        if self._asked.hasty and isinstance(lane.error, _DEADLINES):
-            outcome = Outcome.NEUTRAL
         if outcome is Outcome.FAILURE:
             if candidate in self._blamed:
                 outcome = Outcome.NEUTRAL
             self._blamed.add(candidate)
-        lane.blame(outcome, now, self._house.roll(), only=self._is_only)
+        lane.blame(outcome, now, self._house.roll())
 
     def late_in(self) -> float | None:
         lane = self.lanes[-1]
-        if self._hedge is None or self._hedged:
+        assert self._hedge is not None
+        if self._was_late:
             return None
         house = self._house
         delay = hedging.delay(self._hedge, lane.vitals, self._shape, house.clock())
@@ -234,7 +228,7 @@ class Pursuit:
     def beside(self) -> Lane | None:
         if self.late_in() != 0.0:
             return None
-        self._hedged = True
+        self._was_late = True
         assert self._hedge is not None
         lateness, vitals = self._house.knowledge.lateness(self._route), self.lanes[-1].vitals
         denied = hedging.denial(self._hedge, vitals, lateness, self._house.clock())
@@ -251,7 +245,6 @@ class Pursuit:
             spare=True,
         )
         if lane.permit is None:
-            lane.close()
             self.lanes.remove(lane)
             self._course.decisions.append("hedge_denied_admission")
             return None
@@ -265,7 +258,7 @@ class Pursuit:
 
     def _note_lateness(self, lane: Lane) -> None:
         """A hedge that was asked for, granted or not, says that the first attempt was late."""
-        late = self._hedged or lane.start.role == "failover"
+        late = self._was_late or lane.start.role == "failover"
         self._house.knowledge.lateness(self._route).saw(late=late)
 
     # --- one attempt -------------------------------------------------------------------------
@@ -286,9 +279,13 @@ class Pursuit:
             deadline=asked.received + settings.wait,
         )
         lane.waited = lane.permit.waited
-        breaker = lane.vitals.breaker
-        if lane.waited and not lane.is_probe and breaker and not breaker.allows(house.clock()):
-            raise house.knowledge.no_candidate(self._route, house.clock())
+
+    def _claim(self, lane: Lane) -> None:
+        """The candidate may have been given up since the choice. Raises NoCandidate."""
+        house, now = self._house, self._house.clock()
+        if lane.start.role == "first" and not lane.vitals.allows(now):
+            raise house.knowledge.no_candidate(self._route, now)
+        lane.claim(now)
 
     async def _open(self, lane: Lane) -> None:
         """Send, and wait until there is something to say. Raises the attempt's error."""
@@ -320,12 +317,16 @@ class Pursuit:
             pipe.on_content = lane.measure
         self.stage = "connecting"
         connect = route.timeouts.connect
-        deadline = None if connect is None else attempt.started + connect
+        assert self._deadline is not None
+        last = self._deadline
+        deadline = last if connect is None else min(last, attempt.started + connect)
         try:
             await house.upstreams[candidate.endpoint.name].open(outgoing, attempt, deadline)
         except ProxyError as error:
+            if isinstance(error, ConnectTimeout | PoolExhausted) and house.clock() >= last:
+                error = TotalTimeout(f"no connection within {route.timeouts.total:g} s")
             attempt.fail(error)  # it has no stream that could tell it
-            raise
+            raise error from None
         del outgoing, rewritten  # the body may be large, and the answer long
         self.stage = "waiting"
         await attempt.answered()
@@ -362,7 +363,9 @@ class Pursuit:
         return self._house.knowledge.keys(lane.candidate) or (self._asked.caller,)
 
     def _start(self, lane: Lane) -> int | None:
-        """How many requests of one key the model is known to take."""
+        """How many requests of one key the model is known to take, where that is asked for."""
+        if self._route.admission.limit != "model":
+            return None
         capability = self._house.capabilities.of(lane.candidate.model)
         return None if capability is None else capability.in_flight
 
@@ -378,7 +381,7 @@ class Pursuit:
         """Give everything back, and let what happened be remembered. Idempotent."""
         house = self._house
         for lane in self.lanes:
-            lane.finish(house.clock(), house.roll(), only=self._is_only)
+            lane.finish(house.clock(), house.roll())
 
     def records(self) -> list[AttemptRecord]:
         """The attempts as they ended."""

@@ -177,7 +177,8 @@ async def test_once_a_client_has_a_token_nobody_else_is_asked(tmp_path: Path) ->
         call.send(event("good"))
         await call.gone.wait()
 
-    async with two(tmp_path, stops, answer, timeouts={"idle": "150ms"}) as pair:
+    hedge = HEDGE | {"min": "300ms", "max": "300ms"}
+    async with two(tmp_path, stops, answer, hedge=hedge, timeouts={"idle": "600ms"}) as pair:
         told = await pair.ask()
         assert told.body.startswith(event("good") + b'data: {"error"')
         assert not told.clean

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from proxy.config import Params, Timeouts, bundled
 from proxy.config.units import DURATION, Quantity
 from proxy.core.policy import capability
-from proxy.core.policy.patience import PREFIX, overridden
+from proxy.core.policy.deadlines import PREFIX, overridden
 from proxy.core.policy.rewrite import rewrite
 from proxy.core.wire.request import parse
 from proxy.errors import ClientError

@@ -9,6 +9,7 @@ units, secret, origin, types   how single values are read and checked
 
 from __future__ import annotations
 
+from proxy.config.attempts import Admission, Attempts, Breaker, Hedge
 from proxy.config.load import bundled, load
 from proxy.config.models import (
     Admin,
@@ -20,7 +21,6 @@ from proxy.config.models import (
     Server,
 )
 from proxy.config.params import UNTOUCHABLE, Cap, Params
-from proxy.config.patience import Admission, Attempts, Breaker, Hedge
 from proxy.config.problems import ConfigError, Problem
 from proxy.config.routes import (
     Candidate,

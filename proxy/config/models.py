@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from proxy.config import origin
-from proxy.config.patience import Admission, Attempts, Hedge, HedgeOrOff
+from proxy.config.attempts import Admission, Attempts, Hedge, HedgeOrOff
 from proxy.config.routes import Commit, RouteRule, StreamSettings, Timeouts
 from proxy.config.secret import Secret
 from proxy.config.types import (

@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from proxy.config.attempts import Admission, Attempts, HedgeOrOff
 from proxy.config.params import Params
-from proxy.config.patience import Admission, Attempts, HedgeOrOff
 from proxy.config.types import Count, CountOrZero, Flag, Name, Section
 from proxy.config.units import Bytes, BytesOrZero, Percentile, Seconds, SecondsOrZero
 
@@ -37,13 +37,16 @@ class StreamSettings(Section):
 
 
 class Timeouts(Section):
-    """Deadlines of one attempt, counted from when the request was sent. Callers may shorten them
-    by request headers such as x-glm-proxy-timeout-first-token."""
+    """Deadlines of one attempt, counted from when the request was sent; `total` is for all attempts
+    of a request. Callers may set theirs by request headers such as
+    x-glm-proxy-timeout-first-token, up to `total`."""
 
     connect: Seconds | None = None
-    """Until the request is on a connection. Without it: pool.connect_timeout, acquire_timeout."""
+    """Until the request is on a connection; never longer than pool.connect_timeout and
+    acquire_timeout allow."""
     headers: Seconds | None = None
-    """Until the response's head, while another candidate could take over."""
+    """Until the response's head, where another candidate can take over or there is only one. A
+    whole answer's head comes with the answer."""
     first_token: Seconds | None = None
     """Until the first token of the answer. Where another candidate can take over: 30s without it.
     The last of several candidates keeps what remains of `total`, because an attempt that nothing

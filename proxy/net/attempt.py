@@ -19,7 +19,6 @@ from proxy.core.flow.pipe import Pipe
 from proxy.core.flow.timeline import Timeline
 from proxy.core.wire.headers import content_of
 from proxy.core.wire.inflate import ENCODINGS, Inflate
-from proxy.core.wire.sse import comment
 from proxy.errors import (
     AnswerTooLarge,
     ClientGone,
@@ -32,10 +31,9 @@ from proxy.errors import (
     UpstreamReset,
 )
 from proxy.net.h2.connection import Head
-from proxy.net.halves import Flow, Writer
+from proxy.net.halves import HEARTBEAT, Flow, Writer
 from proxy.net.watchdog import Watchdog
 
-_HEARTBEAT = comment(b"heartbeat")
 _LINGER = 1.0
 """Seconds an upstream may take to close a stream after its end event (`[DONE]`)."""
 _LINGER_BYTES = 64 * 1024
@@ -389,7 +387,7 @@ class Attempt:
                 assert self._write is not None
                 self.heartbeats += 1
                 self._last_write = now
-                self._write([_HEARTBEAT], False)
+                self._write([HEARTBEAT], False)
                 self._watchdog.start()
             case _:
                 self.fail(overdue(due, self.limits))

@@ -13,8 +13,7 @@ from collections.abc import Callable, Coroutine
 
 from proxy.core.flow.timeline import Timeline
 from proxy.errors import ClientGone, ProxyError
-from proxy.net.early import HEARTBEAT
-from proxy.net.halves import Writer
+from proxy.net.halves import HEARTBEAT, Writer
 
 _HEARTBEATS = [HEARTBEAT]
 _AT_ONCE = 1024 * 1024

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from proxy.core.wire.sse import comment
 from proxy.net.downstream import Client, Headers
+from proxy.net.halves import HEARTBEAT
 
-HEARTBEAT = comment(b"heartbeat")
 _EVENT_STREAM = ("content-type", "text/event-stream;charset=UTF-8")
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
+
+from proxy.core.wire.sse import comment
+
+HEARTBEAT: Final = comment(b"heartbeat")
+"""What a silent stream says to its client."""
 
 
 class Flow(Protocol):

@@ -139,7 +139,7 @@ class Upstream:
 
     def _open_http1(self, outgoing: Outgoing, sink: StreamSink, deadline: float | None) -> None:
         pump = Pump(self.pool.http1, sink)
-        connect = None if deadline is None else max(deadline - time.monotonic(), _AT_ONCE)
+        connect = None if deadline is None else deadline - time.monotonic()
         answer = pump.run(outgoing, self.url(outgoing.path), connect)
         task = asyncio.get_running_loop().create_task(answer)
         pump.task = task
@@ -182,11 +182,12 @@ class Pump:
     async def run(self, outgoing: Outgoing, url: URL, connect: float | None) -> None:
         """Send, then read to the end. The task ends with the answer; errors go to the sink.
 
-        `connect`: seconds for a connection, where that is not the session's to say.
+        `connect`: seconds for a connection, if that is less than the session's.
         """
         sink, use = self._sink, Use()
         timeout = self._session.timeout
         if connect is not None:
+            connect = max(min(connect, timeout.connect or connect), _AT_ONCE)
             timeout = aiohttp.ClientTimeout(total=None, connect=connect)
         try:
             async with self._session.request(
@@ -221,7 +222,7 @@ def translate(error: Exception) -> UpstreamError:
     """aiohttp's and the sockets' exceptions, once, at the border."""
     match error:
         case aiohttp.ConnectionTimeoutError():
-            return ConnectTimeout("no connection to the upstream within pool.connect_timeout")
+            return ConnectTimeout("no connection to the upstream in time")
         case aiohttp.ClientConnectorCertificateError(certificate_error=OSError() as cause):
             return ConnectFailed(handshake_failure(cause, error.host))
         case aiohttp.ClientConnectorSSLError():

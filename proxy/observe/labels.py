@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
+from proxy.core.policy.retry import CODES
 from proxy.core.record import Record, Usage
 from proxy.errors import ProxyError
 
@@ -47,22 +48,8 @@ _FIELDS = frozenset(
 )
 CHANGES = _FIELDS | {f"-{name}" for name in _FIELDS}
 
-# https://docs.bigmodel.cn/cn/faq/api-code and older tables of the same API.
-GLM_CODES = frozenset(
-    {
-        *map(str, (500, 1120, 1121, 1200, 1230, 1231, 1234, 1261)),
-        *map(str, range(1000, 1006)),
-        *map(str, range(1110, 1114)),
-        *map(str, range(1210, 1216)),
-        *map(str, range(1220, 1223)),
-        *map(str, range(1300, 1306)),
-        *map(str, range(1308, 1322)),
-        # What finish reasons and Anthropic's error types stand for.
-        *("network_error", "abort", "api_error", "overloaded_error", "rate_limit_error"),
-        *("timeout_error", "authentication_error", "billing_error", "permission_error"),
-        *("invalid_request_error", "not_found_error", "request_too_large"),
-    }
-)
+GLM_CODES = CODES | {"abort"}
+"""The upstream's own, and what finish reasons and Anthropic's error types stand for."""
 
 # What an answer without a code is told by: statuses that say something to who may ask again.
 STATUSES = frozenset(

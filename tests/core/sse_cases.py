@@ -1,4 +1,4 @@
-"""The acceptance table of the SSE decoder.
+"""The table of cases of the SSE decoder.
 
 The groups follow the standard's parts; among the cases are the ones of the web-platform-tests
 (`eventsource/format-*`) that concern parsing.

@@ -17,7 +17,8 @@ _EN = {
         " did."
     ),
     "calibrated": (
-        "**Calibrated on recorded figures** (collected in `glm-api.md` §7 and §9): this report's"
+        "**Calibrated on recorded figures** (notes on the API, `glm-api.md` §7 and §9; made"
+        " into causes in `proxy/simulator/profiles.py`): this report's"
         " predecessor, glm-4.6 28.8 s and 67 chunks, glm-4-flash 15.6 s and 21 chunks, one"
         " sentence 1.6 s; its author's later measurements, direct call 0.65 s, without history 0.6"
         " to 1.2 s; published streams, time to headers of glm-4.5 0.63 to 3.6 s, glm-4.6 at 47 to"
@@ -160,7 +161,9 @@ _ZH = {
         "个请求新建一条连接。"
     ),
     "calibrated": (
-        "**按有记录的数据校准**（汇总于 `glm-api.md` §7、§9）：上一份报告的 glm-4.6 28.8 秒、67 个"
+        "**按有记录的数据校准**（API 笔记 `glm-api.md` §7、§9；换算成原因见"
+        " `proxy/simulator/profiles.py`）："
+        "上一份报告的 glm-4.6 28.8 秒、67 个"
         "分块，glm-4-flash 15.6 秒、21 个分块，一句话 1.6 秒；原作者后来的测量：直接调用 0.65 秒，"
         "不带历史 0.6 到 1.2 秒；公开的流式记录：glm-4.5 到响应头 0.63 到 3.6 秒，glm-4.6 每秒 47"
         " 到 87 个 token，glm-4.5-air p50 2.5 秒、p95 6.5 秒；一次问候的录制里 734 个 token 有 708"

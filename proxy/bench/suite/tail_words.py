@@ -16,7 +16,8 @@ _EN = {
         " the prompt."
     ),
     "calibrated": (
-        "**Calibrated on recorded figures** (collected in `glm-api.md` §7): published streams"
+        "**Calibrated on recorded figures** (notes on the API, `glm-api.md` §7; made into"
+        " causes in `proxy/simulator/profiles.py`): published streams"
         " came after 0.6 to 1.1 s or after 3.6 to 8.4 s and hardly between, one call in dozens"
         " after more than a minute. The shape is recorded; the share of 4 % and the bounds are"
         " chosen."
@@ -86,7 +87,9 @@ _ZH = {
         "请求。再问一次就重新抽一次：慢的原因在服务，不在提示词。"
     ),
     "calibrated": (
-        "**按有记录的数据校准**（汇总于 `glm-api.md` §7）：公开的流式记录要么在 0.6 到 1.1 秒开始"
+        "**按有记录的数据校准**（API 笔记 `glm-api.md` §7；换算成原因见"
+        " `proxy/simulator/profiles.py`）："
+        "公开的流式记录要么在 0.6 到 1.1 秒开始"
         "，要么在 3.6 到 8.4 秒开始，中间几乎没有；几十次调用里有一次超过一分钟。形状来自记录，4%"
         " 的比例和上下界是选定的。"
     ),

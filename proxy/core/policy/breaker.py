@@ -27,8 +27,8 @@ and in others, do not all probe at one moment."""
 class Breaker:
     """One candidate's breaker.
 
-    An attempt asks `allows`, then `start`, whose answer it keeps, and ends with exactly one
-    `record`, in every ending: a probe that never reports would keep all others out. A probe
+    An attempt asks `start`, whose answer it keeps, and reports by `record` at least once, in every
+    ending: a probe that never does would keep all others out. A probe
     should report as soon as its outcome is sure, which is long before a stream's end.
     """
 

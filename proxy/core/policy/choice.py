@@ -55,7 +55,7 @@ class Choice(NamedTuple):
     """The decision."""
 
     order: tuple[int, ...]
-    """Indexes of the options, best first. Those not allowed are left out, unless all are."""
+    """Indexes of the options, best first. Those not allowed are left out."""
     reason: str
     """Why the first is first.
 
@@ -66,17 +66,17 @@ class Choice(NamedTuple):
     nearest    of several equally preferred it answers soonest, or has the shortest way
     sticky     of several equally near it had the conversation before, and may have it cached
     explore    too little is known of it
-    open       every breaker is open
     """
 
 
 def choose(
     options: Sequence[Option], *, target: float | None, prefix: bytes | None, roll: float
 ) -> Choice:
-    """Order the options. `target` is seconds, `prefix` names the conversation, `roll` is 0 to 1."""
+    """Order the options, of which one at least is allowed.
+
+    `target` is seconds, `prefix` names the conversation, `roll` is 0 to 1.
+    """
     allowed = [index for index, option in enumerate(options) if option.allowed]
-    if not allowed:
-        return Choice(tuple(sorted(range(len(options)), key=lambda i: options[i].tier)), "open")
     if len(allowed) == 1:
         return Choice((allowed[0],), "only")
     if target is None:

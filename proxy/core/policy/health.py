@@ -153,6 +153,10 @@ class Vitals:
         self._running: dict[Shape, _Running] = {}
         self._failed = self._told = self._last = 0.0
 
+    def allows(self, now: float) -> bool:
+        """Whether its breaker, if it has one, lets a request through."""
+        return self.breaker is None or self.breaker.allows(now)
+
     # --- attempts --------------------------------------------------------------------------
 
     def begin(self, shape: Shape, now: float) -> Ticket:

@@ -132,6 +132,9 @@ _BY_CODE: Final[Mapping[str, Reaction]] = {
     **dict.fromkeys(("network_error", "abort"), Reaction.AGAIN),  # finish reasons
 }
 
+CODES: Final = frozenset(_BY_CODE)
+"""All codes that are known."""
+
 _BY_STATUS: Final[Mapping[int, Reaction]] = {
     401: Reaction.KEY,
     408: Reaction.AGAIN,  # the request did not arrive whole, so nobody works on it

@@ -63,7 +63,7 @@ class Connection(asyncio.BufferedProtocol):
         self._taken = 0  # of these, gone from its buffer when last asked
         self._buffer = memoryview(bytearray(_READ_SIZE))
         self.congested = False  # the transport asked us to stop writing
-        self.opened_at = self.last_received = self._clock()
+        self.last_received = self._clock()
 
     # --- what the pool sees ----------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self._loop = asyncio.get_running_loop()
         self._lost = self._loop.create_future()
-        self.opened_at = self.last_received = self._clock()
+        self.last_received = self._clock()
         if self.closed:
             self._transport.abort()
             return

@@ -48,7 +48,7 @@ class Hedge(Section):
     max: Seconds = 10.0
     """Never later than this."""
     budget: Share = 0.05
-    """Of all requests of this process."""
+    """Of the route's streamed requests; a few more in a row, while they have been rare."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
