@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from proxy.core.record import AttemptRecord, Record
 from proxy.errors import TooBusy
 from proxy.observe import buckets, labels
-from proxy.observe.instruments import Counters, Histograms
+from proxy.observe.instruments import Counters, Group, Histograms
 from proxy.observe.labels import LabelNames, Labels, known
 
 
@@ -133,7 +133,7 @@ def _ends(attempt: AttemptRecord) -> tuple[str | None, ...]:
     return attempt.upstream_code, attempt.outcome, f"status_{attempt.status}"
 
 
-class _Choice:
+class _Choice(Group):
     """What a route chose and changed, and whether what it expected came true."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -171,7 +171,7 @@ class _Choice:
         )
 
 
-class _Repeats:
+class _Repeats(Group):
     """Attempts after and beside the first, and the wait for a place."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -213,7 +213,7 @@ class _Repeats:
         )
 
 
-class _Lost:
+class _Lost(Group):
     """What was asked of an upstream and read by nobody."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -31,6 +31,7 @@ from proxy.observe.instruments import (
     Spans,
     Upstream,
     build,
+    histograms,
 )
 from proxy.observe.labels import LabelNames, Labels, known
 from proxy.observe.stages import stages
@@ -64,6 +65,8 @@ class Metrics:
         self._counts = Counts(registry)
         self._upstream = Upstream(registry)
         self._decisions = Decisions(registry, names)
+        rooms = (self._gen_ai, self._spans, self._upstream, self._decisions)
+        self._histograms = [one for room in rooms for one in histograms(room)]
         self._watched = Watched(names)
         build(registry, __version__, names.endpoints, names.regions)
         registry.register(self._watched)
@@ -74,6 +77,8 @@ class Metrics:
     def scrape(self, accept: str) -> Scrape:
         """All metrics, in the format that an `Accept` header asks for."""
         self._watched.look()
+        for histogram in self._histograms:
+            histogram.settle()
         if "application/openmetrics-text" in accept.lower():
             text = partial(openmetrics.generate_latest, self._registry)
             return Scrape(openmetrics.CONTENT_TYPE_LATEST, text)

@@ -28,6 +28,7 @@ class Scraped:
 
     def total(self, name: str) -> float:
         """The sum over all children of a counter, or of a histogram's `_count`."""
+        self.metrics.scrape("")
         return sum(
             sample.value
             for family in self.registry.collect()
