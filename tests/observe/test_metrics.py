@@ -187,6 +187,7 @@ def test_an_exchange_that_reached_nothing_observes_only_its_duration(scraped: Sc
             stage="reading",
         )
     )
+    scraped.metrics.scrape("")
     observed = {
         sample.name
         for family in scraped.registry.collect()
