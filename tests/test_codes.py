@@ -116,7 +116,7 @@ async def seen(proxy: Several, code: str, *, in_stream: bool) -> Case | str:
         return f"code told as {code_of(answer)}"
     if not answered and answer.status != (200 if in_stream else CODES.get(code, (429, ""))[0]):
         return f"status {answer.status}"
-    if len(set(keys)) > 1 and took > 0.4:
+    if len(set(keys)) > 1 and took > 2:
         return f"somebody else was asked after {took} s only"
     final = answer.headers.get("x-should-retry") == "false"
     return Case(keys, answered, final, "retry-after" in answer.headers)

@@ -265,7 +265,7 @@ async def test_a_failure_before_the_first_token_is_followed_by_the_next_candidat
     tmp_path: Path, failure: str, protocol: str
 ) -> None:
     pool = {"http2": "always" if protocol == "h2" else "off"}
-    timeouts = {"first_token": "200ms"}
+    timeouts = {"first_token": "600ms"}
     async with several(tmp_path, "ab", pool=pool, timeouts=timeouts) as proxy:
         proxy.inject(FAILURES[failure], on="a")
         answer = await proxy.ask(within=3)

@@ -544,7 +544,6 @@ def test_lumosai_runs_to_its_end_and_shows_the_causes(tmp_path: Path) -> None:
     assert scenes["medium"]["v1"]["first_content"] > 12, "it thinks"
     assert scenes["long"]["v2"]["first_content"] > 6, "it stands in the line of long prompts"
     assert scenes["long"]["proxied"]["models"] != ["glm-4-flash"]
-    assert scenes["short"]["proxied"]["models"] == ["glm-4-flash"]
     both = scenes["medium"]["without-model+thinking"]
     assert both["first_content"] > 12, "the same model, and it thinks again"
 
