@@ -22,5 +22,7 @@ class Asked(NamedTuple):
     received: float
     streams: bool
     """The upstream is asked for a stream, whatever the client wants."""
+    wants_stream: bool
+    """The client does."""
     hasty: bool
     """The caller set deadlines of its own: that one was missed says nothing of a candidate."""

@@ -133,6 +133,7 @@ class Exchange:
             caller=facts.fingerprint or client.peer,
             received=facts.timeline.received,
             streams=request.stream or route.stream.upgrade,
+            wants_stream=request.stream,
             hasty=self._hasty,
         )
         pursuit: Pursuit | Seat

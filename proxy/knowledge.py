@@ -7,6 +7,7 @@ lives, and the questions that need several of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final, NamedTuple
 
 from proxy.config import Breaker, Config, Endpoint
@@ -16,6 +17,7 @@ from proxy.core.policy.choice import Choice, Option, choose, prefix_of
 from proxy.core.policy.health import Health, Shape, Vitals
 from proxy.core.policy.hedging import Lateness
 from proxy.core.policy.route import Candidate, Route
+from proxy.core.wire.answers import masked
 from proxy.core.wire.request import ChatRequest
 from proxy.errors import NoCandidate
 
@@ -23,8 +25,8 @@ RETRY_FLOOR: Final = (10.0, 0.2)
 """Retries in a row, and a second, that are made whatever the share says."""
 HEDGE_BURST: Final = 10.0
 """Hedges in a row."""
-OWN_KEYS: Final = "own"
-"""The key group of an endpoint's `api_key` or `api_keys`."""
+OWN_KEYS: Final = ""
+"""The key group of an endpoint's `api_key` or `api_keys`; no group of the settings can be it."""
 
 
 class Chosen(NamedTuple):
@@ -51,7 +53,7 @@ class Knowledge:
         self._wait = wait
         self._round_trip = round_trip
         self._health = {"": _health(settings.breaker)}
-        self._retries: dict[float, Budget] = {}
+        self._retries: dict[tuple[float, bool], Budget] = {}
         self._hedges: dict[str, Budget] = {}
         self._lateness: dict[str, Lateness] = {}
         for rule in config.routes:
@@ -83,14 +85,20 @@ class Knowledge:
             if name == endpoint.name:
                 yield from secrets.values()
 
+    def mask(self, endpoint: Endpoint) -> Callable[[bytes], bytes] | None:
+        """What takes an endpoint's own keys out of what it says; None where it has none."""
+        secrets = tuple(self.secrets(endpoint))
+        return partial(_masked, secrets) if secrets else None
+
     # --- what may be spent -------------------------------------------------------------------
 
-    def retry_budget(self, route: Route) -> Budget:
-        """One for the whole process, unless routes have a share of their own."""
-        share = route.attempts.retry_budget
-        budget = self._retries.get(share)
+    def retry_budget(self, route: Route, *, hasty: bool) -> Budget:
+        """One for the whole process, unless routes have a share of their own. Callers who set
+        deadlines of their own share another: their haste must not cost others their retries."""
+        key = (route.attempts.retry_budget, hasty)
+        budget = self._retries.get(key)
         if budget is None:
-            budget = self._retries[share] = _retry_budget(share)
+            budget = self._retries[key] = _retry_budget(route.attempts.retry_budget)
         return budget
 
     def hedge_budget(self, route: Route) -> Budget:
@@ -180,6 +188,12 @@ class Knowledge:
 
 def _health(breaker: object) -> Health:
     return Health(breaker if isinstance(breaker, Breaker) else None)
+
+
+def _masked(secrets: tuple[str, ...], data: bytes) -> bytes:
+    for secret in secrets:
+        data = masked(data, secret)
+    return data
 
 
 def _retry_budget(share: float) -> Budget:

@@ -10,7 +10,7 @@ from typing import Final
 from proxy.core.policy.course import Start
 from proxy.core.policy.health import Shape, Ticket, Vitals
 from proxy.core.policy.outcome import Outcome
-from proxy.core.policy.retry import OWN_LIMIT, Failure, Verdict
+from proxy.core.policy.retry import OWN_LIMIT, Failure, Verdict, judge
 from proxy.core.policy.route import Candidate
 from proxy.core.record import AttemptRecord, Usage
 from proxy.core.wire.answers import error_message
@@ -32,6 +32,8 @@ from proxy.net.admission import Permit
 from proxy.net.attempt import Attempt
 
 _UNREACHABLE: Final = (ConnectFailed, HeadersTimeout, UpstreamDead)
+_TELLING: Final = 0.5
+"""Seconds. A client that leaves sooner says nothing of how long an answer takes."""
 _SILENT: Final = (FirstTokenTimeout, HeadersTimeout)
 
 
@@ -114,10 +116,11 @@ class Lane:
             return pipe.upstream_code
         return self.code if self.has_failed and self.error is None else None
 
-    def read_failure(self, dialect: Dialect) -> Failure | None:
+    def read_failure(self, dialect: Dialect, *, streams: bool) -> Failure | None:
         """How the attempt failed before anything of it reached the client; None: it has not.
 
         Asked once, when the attempt has something to say: `answer`, or `error`, is set by it.
+        `streams`: the client can be shown nothing but a stream.
         """
         attempt = self.attempt
         if attempt is None or self.error is not None:
@@ -131,7 +134,7 @@ class Lane:
         self.answer = dialect.read_answer(body)
         if head.status >= 300 or self.answer.failed:
             return self._failure(dialect.error_code(body), error_message(body))
-        if pipe is not None:
+        if streams or (pipe is not None and not is_json(body)):
             self.error = NotAStream(
                 "a stream was asked for; the upstream answered 200 with something else"
             )
@@ -200,9 +203,10 @@ class Lane:
         self.seen()
         marks, begun = attempt.timeline, attempt.started
         if marks.first_token is None:
-            if not self.has_failed or isinstance(self.error, _SILENT):
+            silent = now - begun
+            if isinstance(self.error, _SILENT) or (not self.has_failed and silent >= _TELLING):
                 # Given up while it was silent: it would have taken longer.
-                self.vitals.late(shape, now - begun, now)
+                self.vitals.late(shape, silent, now)
             return
         content = marks.first_content
         self.vitals.answered(
@@ -248,9 +252,20 @@ class Lane:
             return
         self._finished = True
         if self.won and attempt.outcome not in _HARMLESS:
-            self.blame(Outcome.FAILURE, now, roll)
+            self.blame(self._told_late(attempt), now, roll)
         elif not self._told:
             self._tell(Outcome.NEUTRAL, now, roll)
+
+    def _told_late(self, attempt: Attempt) -> Outcome:
+        """What an end after the first token says: an error of the upstream's may be the caller's
+        own fault then too."""
+        pipe = attempt.pipe
+        if pipe is None or attempt.outcome != "upstream_failed":
+            return Outcome.FAILURE
+        met = judge(
+            self._failure(pipe.upstream_code), again=0, roll=0.0, wall=0.0, overload_wait=0.0
+        )
+        return Outcome.FAILURE if met.outcome is Outcome.FAILURE else Outcome.NEUTRAL
 
     def record(self) -> AttemptRecord:
         """The attempt as it ended."""
@@ -288,7 +303,8 @@ _DEADLINES: Final = frozenset(
     one.code
     for one in (ConnectTimeout, FirstTokenTimeout, HeadersTimeout, IdleTimeout, TotalTimeout)
 )
-_HARMLESS: Final = frozenset({"completed", "cancelled", ClientGone.code})
+_HARMLESS: Final = frozenset({"completed", "cancelled", ClientGone.code, TotalTimeout.code})
+"""Ends of a stream that nobody is to blame for: an answer may be longer than `total`."""
 
 
 def _value(headers: list[tuple[bytes, bytes]], name: bytes) -> str | None:

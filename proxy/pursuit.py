@@ -6,6 +6,8 @@ house knows, and makes the attempts that they say. It owns its lanes until `fini
 
 from __future__ import annotations
 
+from math import inf
+
 from proxy.asked import Asked
 from proxy.core.flow.patience import Limits
 from proxy.core.flow.pipe import Pipe
@@ -43,7 +45,7 @@ class Pursuit:
         self._shape = shape_of(request.size, bool(request.fields.get("tools")))
         knowledge, now = house.knowledge, house.clock()
         self.chosen = knowledge.choose(route, request, self._shape, self._place, now, house.roll())
-        budget = knowledge.retry_budget(route)
+        budget = knowledge.retry_budget(route, hasty=asked.hasty)
         budget.request(now)
         self._course = Course(self.chosen.order, route.attempts, budget)
         self._hedge = route.hedge if asked.streams else None
@@ -55,7 +57,8 @@ class Pursuit:
             or route.first_content_target is not None
         )
         self._blamed: set[int] = set()
-        self._deadline: float | None = None
+        # A caller that says how long it waits means from now on; else the first send counts.
+        self._deadline = asked.received + route.timeouts.total if asked.hasty else None
         self.lanes: list[Lane] = []
         """Also those that have ended: what they were is told at the end."""
         self.changes: tuple[str, ...] = ()
@@ -134,8 +137,10 @@ class Pursuit:
             self._claim(lane)
             await self._open(lane)
         except ProxyError as error:
-            lane.error = error
-        failure = lane.read_failure(self._asked.dialect)
+            # Its traceback holds the frames, and so the request's body.
+            error.__context__ = None
+            lane.error = error.with_traceback(None)
+        failure = lane.read_failure(self._asked.dialect, streams=self._asked.wants_stream)
         if failure is not None:
             lane.code = failure.name
             lane.verdict = self._judge(lane, failure)
@@ -143,6 +148,8 @@ class Pursuit:
 
     def _be_patient(self, failed: Lane) -> None:
         """Nothing can replace what still runs: it keeps what is left of the client's patience."""
+        if self._asked.hasty:
+            return
         for lane in self.lanes:
             if lane is not failed and lane.attempt is not None:
                 limits = lane.attempt.limits
@@ -258,6 +265,8 @@ class Pursuit:
 
     def _note_lateness(self, lane: Lane) -> None:
         """A hedge that was asked for, granted or not, says that the first attempt was late."""
+        if self._asked.hasty:
+            return
         late = self._was_late or lane.start.role == "failover"
         self._house.knowledge.lateness(self._route).saw(late=late)
 
@@ -276,7 +285,7 @@ class Pursuit:
             self._start(lane),
             asked.caller,
             since=asked.received,
-            deadline=asked.received + settings.wait,
+            deadline=min(asked.received + settings.wait, self._deadline or inf),
         )
         lane.waited = lane.permit.waited
 
@@ -310,6 +319,8 @@ class Pursuit:
         )
         timeline = Timeline(asked.received)
         pipe = Pipe(asked.dialect, route.stream, timeline) if asked.streams else None
+        if pipe is not None:
+            pipe.mask = house.knowledge.mask(candidate.endpoint)
         replaceable = self._hedge is not None or len(route.candidates) > 1
         attempt = lane.attempt = Attempt(pipe, timeline, self._limits(), hold=replaceable)
         lane.begin(attempt.started)

@@ -89,9 +89,11 @@ def _setting_names(model: type[BaseModel]) -> set[str]:
     return set(model.model_fields).union(*(part.get("properties", {}) for part in described))
 
 
-@pytest.mark.parametrize("name", ["proxy.yaml", "fast.yaml"])
-def test_every_bundled_file_loads_without_an_environment(name: str) -> None:
-    assert load(bundled(name), {}).endpoints
+@pytest.mark.parametrize("name", ["proxy.yaml", "fast.yaml", "demo.yaml"])
+def test_every_bundled_file_loads_without_an_environment_and_without_a_warning(name: str) -> None:
+    config = load(bundled(name), {})
+    assert config.endpoints
+    assert config.warnings == ()
 
 
 def test_schema_json_is_what_the_models_say() -> None:
@@ -334,7 +336,7 @@ def test_what_check_prints_are_the_same_settings(write: Write, tmp_path: Path) -
     assert "after: p50" in printed.output
     assert "retry_budget: 20%" in printed.output
     again = tmp_path / "again.yaml"
-    again.write_text(printed.output)
+    again.write_text(printed.stdout)  # warnings are not part of it
     assert load(again, {}) == load(path, {})
 
 
@@ -372,6 +374,16 @@ WRONG = [
     # text after a valid `endpoints`, where, what the message must say
     ("nope: 1", "nope", "unknown setting"),
     ("time_outs: {}", "time_outs", "did you mean timeouts?"),
+    ("retries: 1", "retries", "unknown setting here; belongs to attempts"),
+    ("breaker: off", "breaker", "belongs to attempts"),
+    ("share: true", "share", "belongs to a rule in routes"),
+    ("candidates: []", "candidates", "belongs to a rule in routes"),
+    ("first_content_target: 5s", "first_content_target", "belongs to a rule in routes"),
+    ("key_groups: {}", "key_groups", "belongs to an endpoint"),
+    ("api_key: 'env:K'", "api_key", "belongs to an endpoint"),
+    ("port: 80", "port", "belongs to server or admin"),
+    ("routes: [{name: a, retries: 1}]", "routes[0].retries", "belongs to attempts"),
+    ("routes: [{name: a, model: x}]", "routes[0].model", "belongs to match or a candidate"),
     ("server: {prot: 1}", "server.prot", "did you mean port?"),
     ("timeouts: {idle: 60}", "timeouts.idle", "write 60s"),
     ("timeouts: {idle: 0}", "timeouts.idle", "more than 0"),
@@ -523,6 +535,8 @@ def test_params_set_neither_the_prompt_nor_what_decides_the_answers_form(
     [
         ("api_key: 'env:K', api_keys: ['env:K']", "api_keys", "api_key is given too"),
         ("api_keys: 'env:K'", "api_keys", "found 'env:K', must be a list"),
+        ("api_keys: []", "api_keys", "the list is empty; name at least one key, or leave it out"),
+        ("api_key: 'env:K', api_keys: []", "api_keys", "the list is empty"),
         ("api_keys: ['env:K', 'env:NO']", "api_keys[1]", "env:NO is not set"),
         ("key_groups: {g: []}", "key_groups", "g is empty; list at least one key"),
         ("key_groups: {g: ['env:NO']}", "key_groups.g[0]", "env:NO is not set"),
@@ -700,6 +714,83 @@ def test_a_ca_file_that_may_not_be_read_is_told_as_that(
 def test_a_remote_address_is_allowed_when_asked_for(write: Write) -> None:
     config = load(write(ENDPOINTS + "server: {host: 0.0.0.0, allow_remote: true}"), {})
     assert config.server.host == "0.0.0.0"
+
+
+# --- what has no effect ------------------------------------------------------------------------
+
+NO_STREAM = "name: a, match: {stream: false}"
+IDLE = [
+    # text after valid `endpoints`, the whole warning
+    (
+        f"routes: [{{{NO_STREAM}, share: true}}]",
+        "routes[0].share: has no effect, since only streams are shared and match takes none;"
+        " remove one",
+    ),
+    (
+        f"routes: [{{{NO_STREAM}, hedge: {{}}}}]",
+        "routes[0].hedge: has no effect, since only streams are hedged and match takes none;"
+        " set stream.upgrade: true, or hedge: off",
+    ),
+    (
+        f"hedge: {{}}\nroutes: [{{{NO_STREAM}}}]",
+        "routes[0].hedge: has no effect, since only streams are hedged and match takes none;"
+        " set stream.upgrade: true, or hedge: off",
+    ),
+    (
+        "commit: early\nstream: {heartbeat: 0}\nroutes: [{name: a}]",
+        "commit: early has no effect while stream.heartbeat is 0, since a heartbeat brings"
+        " the status; set one, or commit: late",
+    ),
+    (
+        "stream: {heartbeat: 0}\nroutes: [{name: a, commit: early}]",
+        "routes[0].commit: early has no effect while stream.heartbeat is 0, since a heartbeat"
+        " brings the status; set one, or commit: late",
+    ),
+    (
+        "timeouts: {first_token: 2m, total: 90s}\nroutes: [{name: a}]",
+        "timeouts.first_token: has no effect, since 2m is more than total, 90s; lower it or raise"
+        " total",
+    ),
+    (
+        "timeouts: {first_token: 30s}\nroutes: [{name: a, timeouts: {total: 20s}}]",
+        "routes[0].timeouts.first_token: has no effect, since 30s is more than total, 20s; lower"
+        " it or raise total",
+    ),
+    (
+        "routes: [{name: a, match: {path: ['/a']}}, {name: b}, {name: c, match: {path: ['/c']}}]",
+        "routes[2]: is never reached, since routes[1] takes every request; move it before that"
+        " one, or give that one a match",
+    ),
+    (
+        "routes: [{name: a, candidates: [{model: x}, {model: y}, {model: x}]}]",
+        "routes[0].candidates[2]: has no effect, since candidates[0] is the same; remove one",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "warning"), IDLE, ids=[text for text, _ in IDLE])
+def test_a_setting_without_effect_is_warned_of_once(write: Write, text: str, warning: str) -> None:
+    assert load(write(ENDPOINTS + text), {}).warnings == (warning,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "routes: [{name: a, match: {stream: true}, share: true, hedge: {}}]",
+        "routes: [{name: a, share: true, hedge: {}}]",
+        f"routes: [{{{NO_STREAM}, hedge: {{}}, stream: {{upgrade: true}}}}]",
+        f"hedge: {{}}\nroutes: [{{{NO_STREAM}, hedge: off}}]",
+        f"hedge: {{}}\nstream: {{upgrade: true}}\nroutes: [{{{NO_STREAM}}}]",
+        "commit: early",
+        "stream: {heartbeat: 0}",
+        "stream: {heartbeat: 0}\nroutes: [{name: a, commit: early, stream: {heartbeat: 1s}}]",
+        "timeouts: {first_token: 20s, total: 20s}",
+        "routes: [{name: a, match: {min_prompt: 0}}, {name: b}]",
+        "routes: [{name: a, candidates: [{model: x}, {model: x, endpoint: cn}]}]",
+    ],
+)
+def test_a_setting_with_an_effect_is_not_warned_of(write: Write, text: str) -> None:
+    assert load(write(ENDPOINTS + text), {}).warnings == ()
 
 
 # --- secrets -----------------------------------------------------------------------------------

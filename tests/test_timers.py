@@ -33,7 +33,7 @@ CASES: Final = {
     "headers": Case(Fault(no_headers=True), "headers_timeout"),
     "first_token": Case(Fault(stall_at_event=0), "first_token_timeout"),
     "idle": Case(Fault(stall_at_event=3), "idle_timeout", answer_begun=True),
-    "total": Case(Fault(gap=0.02, tokens=5000), "total_timeout", answer_begun=True),
+    "total": Case(Fault(gap=0.02, tokens=300), "total_timeout", answer_begun=True),
 }
 NAMES: Final = pytest.mark.parametrize("name", CASES)
 

@@ -4,6 +4,7 @@ models      the settings themselves: look here first; then routes, params, patie
 load        file, environment and command line -> `Config`, or a `ConfigError` with all problems
 yaml_file   YAML with the line of every key
 problems    what is wrong, in words
+unused      what has no effect, in words
 units, secret, origin, types   how single values are read and checked
 """
 

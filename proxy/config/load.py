@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from proxy.config.models import ENDPOINTS_EXAMPLE, Config
 from proxy.config.problems import ConfigError, Loc, Problem, dotted, explain
 from proxy.config.secret import Sources
+from proxy.config.unused import unused
 from proxy.config.yaml_file import Document, read
 
 _COMMAND_LINE: Final = 0
@@ -40,7 +41,8 @@ def load(
         found.sort(key=lambda problem: problem.line or 0)
         # `from None`: pydantic's own error holds what was in the file.
         raise ConfigError(str(source), found) from None
-    config._warnings = tuple(sources.warnings)
+    notes = (str(Problem(dotted(loc), text)) for loc, text in unused(config))
+    config._warnings = (*sources.warnings, *notes)
     return config
 
 

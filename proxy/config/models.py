@@ -22,6 +22,7 @@ from proxy.config.routes import Commit, RouteRule, StreamSettings, Timeouts
 from proxy.config.secret import Secret
 from proxy.config.types import (
     OFF,
+    SILENT_IF_EMPTY,
     CaFile,
     Count,
     CountOrZero,
@@ -108,7 +109,7 @@ class Endpoint(Section):
     """scheme://host[:port][/prefix]. https, or http to loopback and private hosts."""
     api_key: Secret | None = None
     """`env:NAME` or `file:/path`. Without one the caller's own key is forwarded."""
-    api_keys: tuple[Secret, ...] = ()
+    api_keys: Annotated[tuple[Secret, ...], SILENT_IF_EMPTY] = ()
     """Several keys: the least loaded is used, one that is refused rests. Instead of api_key."""
     key_groups: dict[Name, tuple[Secret, ...]] = Field(default_factory=dict)
     """Further keys by name, for candidates that name the group in `keys`."""
@@ -127,7 +128,10 @@ class Endpoint(Section):
     @field_validator("api_keys")
     @classmethod
     def _one_way(cls, keys: tuple[Secret, ...], info: ValidationInfo) -> tuple[Secret, ...]:
-        if keys and info.data.get("api_key") is not None:
+        if not keys:
+            text = "name at least one key, or leave it out to forward the caller's"
+            raise ValueError(f"the list is empty; {text}")
+        if info.data.get("api_key") is not None:
             raise ValueError("api_key is given too; put that key into the list")
         return keys
 

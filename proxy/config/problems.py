@@ -81,10 +81,25 @@ def _unknown(loc: Loc, root: type[BaseModel]) -> str:
     name = str(loc[-1])
     if name in getattr(section, "later", ()):
         return "not available in this version; remove it"
+    homes = [
+        _ITEMS.get(field, field)
+        for field, info in section.model_fields.items()
+        if any(name in model.model_fields for model in _models(info.annotation))
+    ]
+    if homes:
+        return f"unknown setting here; belongs to {' or '.join(homes)}"
     close = difflib.get_close_matches(name, section.model_fields, n=1)
     if close:
         return f"unknown setting; did you mean {close[0]}?"
     return f"unknown setting; known here: {', '.join(section.model_fields)}"
+
+
+_ITEMS: Final = {
+    "endpoints": "an endpoint",
+    "routes": "a rule in routes",
+    "candidates": "a candidate",
+}
+"""What belongs to the sections of a list belongs to one of them."""
 
 
 def _section(loc: Loc, root: type[BaseModel]) -> type[BaseModel]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import re
 from typing import Annotated, ClassVar, Literal
 
@@ -10,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from proxy.config.attempts import Admission, Attempts, HedgeOrOff
 from proxy.config.params import Params
-from proxy.config.types import Count, CountOrZero, Flag, Name, Section
+from proxy.config.types import SILENT_IF_EMPTY, Count, CountOrZero, Flag, Name, Section
 from proxy.config.units import Bytes, BytesOrZero, Percentile, Seconds, SecondsOrZero
 
 
@@ -57,8 +56,7 @@ class Timeouts(Section):
     """For the whole answer."""
 
 
-# Printed settings say nothing where a file may say nothing only by leaving the key out.
-Patterns = Annotated[tuple[str, ...], Field(exclude_if=operator.not_)]
+Patterns = Annotated[tuple[str, ...], SILENT_IF_EMPTY]
 
 
 class Match(Section):

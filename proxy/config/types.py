@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 import ssl
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ def _certificates(path: Path) -> Path:
 
 OFF: Final = BeforeValidator(_off)
 """For a choice that has `off` among its words."""
+SILENT_IF_EMPTY: Final = Field(exclude_if=operator.not_)
+"""For a list that is empty only where the key is left out: printed settings leave it out too."""
 
 
 @dataclass(frozen=True, slots=True)

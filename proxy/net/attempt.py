@@ -252,6 +252,8 @@ class Attempt:
         elif events or pipe.ended:
             self._last_write = now
             write(events, pipe.ended)
+        if self._over:  # who read the events had enough of them
+            return
         if pipe.ended:
             self._finish(None)
         elif pipe.next_flush is not None and self._flush_timer is None:

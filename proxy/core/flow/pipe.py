@@ -15,7 +15,7 @@ from proxy.core.flow.timeline import Timeline
 from proxy.core.record import Usage
 from proxy.core.wire.answers import heard_error
 from proxy.core.wire.dialect import COMMENT, PING, Dialect, Kind, Meaning, newer_usage
-from proxy.core.wire.sse import Decoder, Event
+from proxy.core.wire.sse import Decoder, Event, frame
 from proxy.errors import GluedStream
 
 _GAVE_UP: Final = ("network_error", "abort")
@@ -46,6 +46,7 @@ class Pipe:
                     `upstream_code`), and no visible token and no tool call had come
     last_useful     when an event came that is neither a comment nor a ping; `None` before the first
     finish_reason   as the upstream said it
+    mask            takes out of an error's data what the client must not read
     on_content      called once, with the time, when the first visible token or tool call comes
     """
 
@@ -58,6 +59,7 @@ class Pipe:
         self.last_useful: float | None = None
         self.finish_reason: str | None = None
         self.on_content: Callable[[float], None] | None = None
+        self.mask: Callable[[bytes], bytes] | None = None
         self._dialect = dialect
         self._read = dialect.read
         self._generation = dialect.generation()
@@ -151,7 +153,7 @@ class Pipe:
                 if meaning is not noted:
                     noted = self._note(meaning, now)
                     if meaning.kind is Kind.ERROR:
-                        event = heard_error(self._dialect, event)
+                        event = heard_error(self._dialect, self._masked(event))
             if chunking is None:
                 leaving.append(event.raw)
             else:
@@ -207,6 +209,11 @@ class Pipe:
                 if self.on_content is not None:
                     self.on_content(now)
         self._noted = meaning
+
+    def _masked(self, event: Event) -> Event:
+        """An error event without what the client must not read."""
+        data = event.data if self.mask is None else self.mask(event.data)
+        return event if data == event.data else Event(frame(data, event.name), data, event.name)
 
     def _fail(self, code: str | None) -> None:
         self.upstream_code = code

@@ -103,7 +103,7 @@ class Course:
             step = None if tired else self._repeat(candidate, 0.0)
         elif reaction is Reaction.LIMIT:
             tired = self.again(candidate) >= (ALONE_REPEATS if alone else LIMIT_REPEATS)
-            step = None if tired else self._repeat(candidate, verdict.pause)
+            step = self.turned_away() if tired else self._repeat(candidate, verdict.pause)
         else:
             step = self._elsewhere(candidate, verdict, code, now)
         if step is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from itertools import islice
 from math import exp2, sqrt
 from typing import Final, NamedTuple
 
@@ -153,6 +152,11 @@ class Vitals:
         self._running: dict[Shape, _Running] = {}
         self._failed = self._told = self._last = 0.0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its breaker has opened, and has not been closed again."""
+        return self.breaker is not None and self.breaker.retry_at is not None
+
     def allows(self, now: float) -> bool:
         """Whether its breaker, if it has one, lets a request through."""
         return self.breaker is None or self.breaker.allows(now)
@@ -290,6 +294,8 @@ class Health:
     def _make_room(self) -> None:
         """Forget those not asked for the longest; never one with an attempt under way."""
         surplus = len(self._vitals) - self._capacity + 1
-        idle = (key for key, one in self._vitals.items() if not one.busy)
-        for key in list(islice(idle, max(0, surplus))):
+        idle = [key for key, one in self._vitals.items() if not one.busy]
+        # An open breaker is the last thing to forget: else strange names would close it.
+        idle.sort(key=lambda key: self._vitals[key].is_open)
+        for key in idle[: max(0, surplus)]:
             del self._vitals[key]

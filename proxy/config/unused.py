@@ -1,0 +1,70 @@
+"""Settings that are not wrong and have no effect: told at start, never refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from proxy.config.models import Config
+from proxy.config.problems import Loc
+from proxy.config.routes import Candidate, Match, RouteRule, StreamSettings, Timeouts
+from proxy.config.units import DURATION, Quantity
+
+Note = tuple[Loc, str]
+"""Where a setting has no effect; that it has none, why, and what to do."""
+
+
+def unused(config: Config) -> Iterator[Note]:
+    """What has no effect, also of what a route inherits; the top level's own is told once."""
+    top = tuple(_of_waiting(config.timeouts, config.stream, config.commit))
+    yield from top
+    first: int | None = None
+    for index, rule in enumerate(config.routes):
+        place = ("routes", index)
+        if first is not None:
+            text = f"is never reached, since routes[{first}] takes every request"
+            yield place, f"{text}; move it before that one, or give that one a match"
+        elif rule.match == Match():
+            first = index
+        yield from (
+            ((*place, *loc), text)
+            for loc, text in _of_route(config, rule)
+            if (loc, text) not in top
+        )
+
+
+def _of_route(config: Config, rule: RouteRule) -> Iterator[Note]:
+    stream = rule.stream or config.stream
+    yield from _of_waiting(rule.timeouts or config.timeouts, stream, rule.commit or config.commit)
+    if rule.match.stream is False:
+        yield from _of_whole_answers(rule, stream)
+    yield from _repeated(rule.candidates)
+
+
+def _of_waiting(timeouts: Timeouts, stream: StreamSettings, commit: str) -> Iterator[Note]:
+    if timeouts.first_token is not None and timeouts.first_token > timeouts.total:
+        first_token, total = map(Quantity(DURATION).text, (timeouts.first_token, timeouts.total))
+        text = f"has no effect, since {first_token} is more than total, {total}"
+        yield ("timeouts", "first_token"), f"{text}; lower it or raise total"
+    if commit == "early" and not stream.heartbeat:
+        text = (
+            "early has no effect while stream.heartbeat is 0, since a heartbeat brings the status"
+        )
+        yield ("commit",), f"{text}; set one, or commit: late"
+
+
+def _of_whole_answers(rule: RouteRule, stream: StreamSettings) -> Iterator[Note]:
+    """Of a route that takes no stream."""
+    if rule.share:
+        text = "has no effect, since only streams are shared and match takes none; remove one"
+        yield ("share",), text
+    if rule.hedge not in (None, "off") and not stream.upgrade:
+        text = "has no effect, since only streams are hedged and match takes none"
+        yield ("hedge",), f"{text}; set stream.upgrade: true, or hedge: off"
+
+
+def _repeated(candidates: tuple[Candidate, ...]) -> Iterator[Note]:
+    for index, candidate in enumerate(candidates):
+        same = candidates.index(candidate)
+        if same != index:
+            text = f"has no effect, since candidates[{same}] is the same; remove one"
+            yield ("candidates", index), text
