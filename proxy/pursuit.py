@@ -41,6 +41,7 @@ class Pursuit:
         self._house = house
         self._route = route
         self._request: ChatRequest | None = request
+        self._racing: Racing[Lane] | None = None
         self._asked = asked
         self._shape = shape_of(request.size, bool(request.fields.get("tools")))
         knowledge, now = house.knowledge, house.clock()
@@ -51,11 +52,8 @@ class Pursuit:
         self._hedge = route.hedge if asked.streams else None
         self._was_late = False
         # Times are learned where something is decided by them.
-        self._learns = (
-            self._hedge is not None
-            or len(route.candidates) > 1
-            or route.first_content_target is not None
-        )
+        several = len(route.candidates) > 1
+        self._learns = bool(several or self._hedge or route.first_content_target)
         self._blamed: set[int] = set()
         # A caller that says how long it waits means from now on; else the first send counts.
         self._deadline = asked.received + route.timeouts.total if asked.hasty else None
@@ -95,15 +93,15 @@ class Pursuit:
 
     async def first_answer(self) -> Lane:
         """The lane that has something to say, be it the upstream's own error. Raises ProxyError."""
-        racing: Racing[Lane] = Racing(self)
-        first = self._course.first()
-        house = self._house
+        racing = self._racing = Racing(self)
+        house, first = self._house, self._course.first()
         if self._hedge is None:
             lane = await racing.one_by_one(first)
         else:
             house.knowledge.hedge_budget(self._route).request(house.clock())
             lane = await racing.hedged(first)
             self._note_lateness(lane)
+        self._racing = None
         self._request = None  # it may be large, and the answer long
         for other in self.lanes:
             if other is not lane:  # what it was is known now, however long the answer takes
@@ -383,7 +381,10 @@ class Pursuit:
     # --- the end -------------------------------------------------------------------------------
 
     def interrupt(self, error: ProxyError) -> None:
-        """End what runs for `error`."""
+        """End what runs, or is waited for, for `error`."""
+        if self._racing is not None:
+            self._racing.stop(error)
+            return
         for lane in self.lanes:
             if lane.attempt is not None:
                 lane.attempt.fail(error)

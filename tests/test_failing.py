@@ -304,3 +304,25 @@ async def test_the_log_says_once_why_an_endpoint_cannot_be_reached(
     said = [record.getMessage() for record in caplog.records if "cannot be reached" in record.msg]
     assert len(said) == 1
     assert "connection refused" in said[0]
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+async def test_an_error_event_does_not_tell_the_endpoints_own_key(
+    tmp_path: Path, path: str
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("sk-secret-of-the-operator")
+    key.chmod(0o600)
+
+    async def script(call: Call) -> None:
+        call.head()
+        call.send(b'data: {"error":{"code":"1210","message":"bad sk-secret-of-the-operator"}}\n\n')
+        call.finish()
+
+    async with ScriptedUpstream(script) as upstream:
+        settings = in_front_of(upstream, tmp_path)
+        settings["endpoints"][0]["api_key"] = f"file:{key}"
+        async with running(tmp_path, settings) as app:
+            answer = await ask(app.data_address, path, chat(stream=True, max_tokens=5))
+    assert b"1210" in answer.body
+    assert b"sk-secret" not in answer.body

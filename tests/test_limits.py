@@ -290,3 +290,17 @@ async def test_each_ending_gives_its_place_back_once(tmp_path: Path) -> None:
             await proxy.ask()
             assert await proxy.figure("glm_proxy_admission_in_flight") == 0, fault.text()
         assert (await proxy.ask()).status == 200
+
+
+async def test_who_waits_for_a_place_when_the_proxy_stops_is_told(tmp_path: Path) -> None:
+    async with several(tmp_path, admission={"limit": 1}) as proxy:
+        proxy.inject(Fault(stall_at_event=1))
+        running_one = asyncio.create_task(proxy.ask())
+        await proxy.endpoints["a"].ledger.until(lambda ledger: ledger[0].events >= 1)
+        waiting = asyncio.create_task(proxy.ask())
+        while not await proxy.figure("glm_proxy_admission_waiting"):
+            await asyncio.sleep(0.01)
+        await proxy.app.stop(0)
+        told = await waiting
+        assert (told.status, told.json()["error"]["code"]) == (503, "proxy_draining")
+        assert b"proxy_draining" in (await running_one).body

@@ -10,6 +10,7 @@ import asyncio
 from typing import Generic, Protocol, TypeVar
 
 from proxy.core.policy.course import Start
+from proxy.errors import ProxyError
 
 
 class Running(Protocol):
@@ -51,20 +52,32 @@ class Racing(Generic[L]):
     def __init__(self, runner: Runner[L]) -> None:
         self._runner = runner
         self._tasks: dict[asyncio.Task[None], L] = {}
+        self._owner = asyncio.current_task()
+        self._stopped: ProxyError | None = None
+
+    def stop(self, error: ProxyError) -> None:
+        """End the race now, whatever it waits for: it raises `error`."""
+        if self._owner is not None and self._stopped is None:
+            self._stopped = error
+            self._owner.cancel()
 
     async def one_by_one(self, first: Start) -> L:
         """The first lane that has an answer; else the one whose failure is the answer."""
         runner, start = self._runner, first
-        while True:
-            if start.pause:
-                await asyncio.sleep(start.pause)
-            lane = runner.prepare(start)
-            await runner.run(lane)
-            following = runner.after(lane) if lane.has_failed else None
-            if following is None:
-                return lane
-            lane.close()
-            start = following
+        try:
+            while True:
+                if start.pause:
+                    await asyncio.sleep(start.pause)
+                lane = runner.prepare(start)
+                await runner.run(lane)
+                following = runner.after(lane) if lane.has_failed else None
+                if following is None:
+                    return lane
+                lane.close()
+                start = following
+        except asyncio.CancelledError:
+            self._raise_if_stopped()
+            raise
 
     async def hedged(self, first: Start) -> L:
         """As `one_by_one`, with another lane beside the first when that is late."""
@@ -84,8 +97,18 @@ class Racing(Generic[L]):
                 winner = self._judge(self._finished(done))
                 if winner is not None:
                     return winner
+        except asyncio.CancelledError:
+            self._raise_if_stopped()
+            raise
         finally:
             await self._end()
+
+    def _raise_if_stopped(self) -> None:
+        """A cancellation of our own is an error to tell; any other goes on."""
+        if self._stopped is not None:
+            assert self._owner is not None
+            self._owner.uncancel()
+            raise self._stopped from None
 
     def _begin(self, lane: L, pause: float) -> None:
         task = asyncio.get_running_loop().create_task(self._paused(lane, pause))
