@@ -382,12 +382,11 @@ class Pursuit:
 
     def interrupt(self, error: ProxyError) -> None:
         """End what runs, or is waited for, for `error`."""
-        if self._racing is not None:
-            self._racing.stop(error)
-            return
         for lane in self.lanes:
             if lane.attempt is not None:
                 lane.attempt.fail(error)
+        if self._racing is not None:
+            self._racing.stop(error)
 
     def finish(self) -> None:
         """Give everything back, and let what happened be remembered. Idempotent."""
