@@ -125,7 +125,7 @@ async def test_a_failure_behind_the_commit_is_an_error_event(
 ) -> None:
     fault, code = FAILURES[failure]
     settings: dict[str, Any] = {
-        "timeouts": {"first_token": "400ms"},
+        "timeouts": {"first_token": "1500ms"},
         "attempts": {"retries": 0},
         **EARLY,
     }
