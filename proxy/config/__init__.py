@@ -1,6 +1,6 @@
 """Every setting: its name, unit, default and check; `load` reads them, nothing changes them after.
 
-models      the settings themselves: look here first; then routes, params, patience
+models      the settings themselves: look here first; then routes, attempts, params, observing
 load        file, environment and command line -> `Config`, or a `ConfigError` with all problems
 yaml_file   YAML with the line of every key
 problems    what is wrong, in words
@@ -17,10 +17,10 @@ from proxy.config.models import (
     Config,
     Endpoint,
     Listener,
-    Log,
     PoolSettings,
     Server,
 )
+from proxy.config.observing import Log, Metrics, Tracing
 from proxy.config.params import UNTOUCHABLE, Cap, Params
 from proxy.config.problems import ConfigError, Problem
 from proxy.config.routes import (
@@ -47,6 +47,7 @@ __all__ = [
     "Listener",
     "Log",
     "Match",
+    "Metrics",
     "Params",
     "PoolSettings",
     "Problem",
@@ -55,6 +56,7 @@ __all__ = [
     "Server",
     "StreamSettings",
     "Timeouts",
+    "Tracing",
     "bundled",
     "load",
 ]

@@ -18,6 +18,7 @@ from pydantic import (
 
 from proxy.config import origin
 from proxy.config.attempts import Admission, Attempts, Hedge, HedgeOrOff
+from proxy.config.observing import Log, Metrics, TracingOrOff
 from proxy.config.routes import Commit, RouteRule, StreamSettings, Timeouts
 from proxy.config.secret import Secret
 from proxy.config.types import (
@@ -94,6 +95,12 @@ class Admin(Listener):
 
     port: Port = 9090
     """Port to listen on; 0 takes any free one."""
+    token: Secret | None = None
+    """`env:NAME` or `file:/path`. For what the page sends or changes; without one it only shows."""
+    hosts: tuple[str, ...] = ()
+    """Names the listener is reached by, besides addresses and localhost: proxy.internal."""
+    exchanges: CountOrZero = 500
+    """How many finished exchanges /admin/exchanges remembers. 0: none."""
 
 
 class Endpoint(Section):
@@ -193,15 +200,6 @@ class PoolSettings(Section):
     """Request bodies larger than this take HTTP/1.1, except with http2: always."""
 
 
-class Log(Section):
-    """The access log on standard output, the proxy's own messages on standard error."""
-
-    format: Annotated[Literal["json", "text", "off"], OFF] = "json"
-    """The access log, one line per exchange: json, text or off."""
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe message of the proxy's own to write."""
-
-
 class Config(Section):
     """All settings of one proxy."""
 
@@ -223,6 +221,9 @@ class Config(Section):
     error event."""
     routes: tuple[RouteRule, ...] = ()
     log: Log = Log()
+    metrics: Metrics = Metrics()
+    tracing: TracingOrOff = "off"
+    """OpenTelemetry traces: off, or where they are sent."""
     models_file: ExistingFile | None = None
     """Capabilities of models; without it, the bundled config/models.yaml."""
 

@@ -7,6 +7,8 @@ bound of the list they extend, so that figures from both can be compared.
 
 from __future__ import annotations
 
+from proxy.core.flow.timeline import GAP_BOUNDS
+
 # gen_ai.client.operation.duration and .time_to_first_chunk.
 OPERATION = (
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
@@ -31,7 +33,7 @@ FIRST_TOKEN = (
 STAGE = (0.001, 0.005, 0.01, 0.04, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
 
 # Between events: PER_TOKEN with added jitter in front and stalls behind.
-GAP = (0.001, 0.0025, 0.005, *PER_TOKEN, 5, 10, 30)
+GAP = GAP_BOUNDS
 
 # What the proxy itself adds: 50 us to 100 ms.
 OVERHEAD = (

@@ -6,6 +6,17 @@ are running figures, never a list: nothing grows with the length of a stream.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from typing import Final
+
+# OpenTelemetry's bounds of gen_ai.server.time_per_output_token, added jitter in front and stalls
+# behind.
+GAP_BOUNDS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 10.0, 30.0),
+)
+"""Seconds: the upper bounds of the ranges that gaps between events are counted in."""
+
 
 class Timeline:
     """When each stage of an exchange was reached; `None` is "not reached".
@@ -31,6 +42,7 @@ class Timeline:
         "first_content",
         "first_event",
         "first_token",
+        "gap_counts",
         "gap_max",
         "gap_sum",
         "gaps",
@@ -57,6 +69,9 @@ class Timeline:
         self.gaps = 0
         self.gap_sum = 0.0
         self.gap_max = 0.0
+        self.gap_counts: list[int] | None = None
+        """How many gaps between reads fell into each range of `GAP_BOUNDS`, the last being beyond
+        them; None while there was none. What is missing to `gaps` lay inside reads: zero."""
 
     def burst(self, events: int, now: float) -> None:
         """`events` whole events came in one read, at `now`. Gaps inside a read are zero."""
@@ -70,5 +85,9 @@ class Timeline:
             self.gap_sum += gap
             if gap > self.gap_max:
                 self.gap_max = gap
+            counts = self.gap_counts
+            if counts is None:
+                counts = self.gap_counts = [0] * (len(GAP_BOUNDS) + 1)
+            counts[bisect_left(GAP_BOUNDS, gap)] += 1
         self.last_event = now
         self.events += events
