@@ -12,10 +12,14 @@ import uvloop
 
 # Debian's package of each program a test may ask for.
 PACKAGES = {
+    "chromedriver": "chromium-driver",
+    "chromium": "chromium",
     "h2load": "nghttp2-client",
     "haproxy": "haproxy",
     "nghttpx": "nghttp2-proxy",
     "nginx": "nginx",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
 }
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
