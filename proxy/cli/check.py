@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import click
-import yaml
 
 from proxy.cli.settings import read_settings
-from proxy.config import Config
+from proxy.config import Config, effective
 
 
 def schema() -> str:
@@ -29,6 +28,4 @@ def command(file: Path | None, only_schema: bool) -> None:
     if only_schema:
         click.echo(schema())
         return
-    config = read_settings(file)
-    effective = config.model_dump(mode="json", exclude_none=True)
-    click.echo(yaml.safe_dump(effective, sort_keys=False, allow_unicode=True), nl=False)
+    click.echo(effective(read_settings(file)), nl=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import io
 import os
 import signal
@@ -21,6 +22,7 @@ from proxy.cli.settings import config_option, read_settings
 from proxy.config import Config, Log
 from proxy.net.listen import CannotListen
 from proxy.observe.app_log import configure_logging
+from proxy.observe.folder import CannotShare
 from proxy.observe.lines import LineWriter
 
 PORT = click.IntRange(0, 65535)
@@ -38,7 +40,7 @@ class App(Protocol):
     def admin_address(self) -> tuple[str, int]: ...
 
     async def start(self) -> None:
-        """Listen. Raises CannotListen, and has then closed what it had opened."""
+        """Listen. Raises CannotListen or CannotShare, and has then closed what it had opened."""
 
     async def stop(self, timeout: float) -> None:
         """Take no new exchange, let running ones finish for `timeout` seconds, close all."""
@@ -60,6 +62,8 @@ def command(path: Path | None, host: str | None, port: int | None, admin_port: i
         path, {name: value for name, value in given.items() if value is not None}
     )
     _require_c_parser()
+    if config.tracing != "off":
+        _require_otel()
     # Only now: it is the slowest import, and wrong settings are told without it.
     from proxy.app import App as ProxyApp
 
@@ -73,7 +77,7 @@ async def serve(app: App, config: Config) -> int:
     with _signals() as received:
         try:
             await app.start()
-        except CannotListen as error:
+        except (CannotListen, CannotShare) as error:
             click.echo(f"glm-proxy: {error}", err=True)
             return 1
         data, admin = _url(app.data_address), _url(app.admin_address)
@@ -139,6 +143,26 @@ def _require_c_parser() -> None:
         "aiohttp runs without its C parser, which is needed to refuse malformed requests;"
         " install aiohttp from a wheel and unset AIOHTTP_NO_EXTENSIONS"
     )
+
+
+def _require_otel() -> None:
+    """OpenTelemetry without what it would take from the environment: the settings say it all."""
+    ignored = sorted(name for name in os.environ if name.startswith("OTEL_"))
+    for name in ignored:
+        del os.environ[name]
+    if ignored:
+        names = ", ".join(ignored)
+        click.echo(f"warning: no effect on tracing, which the settings are for: {names}", err=True)
+    try:
+        importlib.import_module("proxy.observe.tracing")
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing == "proxy":
+            raise
+        raise click.ClickException(
+            f"tracing needs the Python package {missing!r}, which is not installed;"
+            " pip install 'glm-proxy[otel]', or set tracing: off"
+        ) from None
 
 
 def _url(address: tuple[str, int]) -> str:

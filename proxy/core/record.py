@@ -7,6 +7,7 @@ All times are seconds. Metrics and the log line come from here; the path itself 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from proxy.core.flow.timeline import Timeline
 
@@ -20,6 +21,17 @@ class Usage:
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     partial: bool = False
+
+
+class SpanIds(NamedTuple):
+    """Which span of which trace: W3C ids in lower-case hex."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    """The span that asked for this one; None where a trace begins."""
+    sampled: bool
+    """It is to be exported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,8 @@ class AttemptRecord:
     upstream_code: str | None = None
     waited: float = 0.0
     """Seconds in the queue of admission before it began."""
+    span: SpanIds | None = None
+    """None when tracing is off. Of a shared answer it is in the trace of who asked first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +114,11 @@ class Record:
     """What was decided about attempts, in order: `hedge_started`, `hedge_denied_budget`, …"""
     shared: bool = False
     """It read an answer that another identical request had asked for."""
+    trace_id: str | None = None
+    """That of `span`: 32 hex digits. None when tracing is off."""
+    span: SpanIds | None = None
+    answer_span: SpanIds | None = None
+    """Where the answer is shared: the attempt, in the trace of who asked first, that brought it."""
 
     @property
     def duration(self) -> float:
@@ -127,18 +146,27 @@ class Record:
         """Ours alone: up to the first attempt, from an attempt's start to its send, and from what
         the answer began with to the commit. Waiting for a place, and attempts that led to
         nothing, are not."""
-        t = self.timeline
-        first = t.first_event if t.first_event is not None else t.first_byte
-        if t.sent is None or t.committed is None or first is None:
-            return None
-        if t.first_token is not None and t.first_token <= t.committed:
-            first = t.first_token  # what only opened the answer was held back until then
-        before = t.sent - t.received
         answering = next((one for one in self.attempts if one.won), None)
-        if answering is not None:
-            begun = self.attempts[0]
-            before -= answering.started - begun.started + begun.waited
-        return before + (t.committed - first)
+        if answering is None:
+            return overhead(self.timeline, 0.0)
+        begun = self.attempts[0]
+        return overhead(self.timeline, answering.started - begun.started + begun.waited)
 
     def _since_received(self, mark: float | None) -> float | None:
         return None if mark is None else mark - self.timeline.received
+
+
+def overhead(timeline: Timeline, elsewhere: float) -> float | None:
+    """A record's `overhead`, as soon as the answer is committed; None: it is not, or has no start.
+
+    `elsewhere`: seconds before the answering attempt began that went into waiting for a place and
+    into attempts that led to nothing.
+    """
+    t = timeline
+    first = t.first_event if t.first_event is not None else t.first_byte
+    if t.sent is None or t.committed is None or first is None:
+        return None
+    if t.first_token is not None and t.first_token <= t.committed:
+        first = t.first_token  # what only opened the answer was held back until then
+    after = max(t.committed - first, 0.0)  # an early commit is before all that came
+    return t.sent - t.received - elsewhere + after

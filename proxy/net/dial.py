@@ -46,13 +46,14 @@ class Origin(NamedTuple):
 
 
 class ConnectPhases(NamedTuple):
-    """Seconds each stage of a connection took (0 for TLS without it), and what ALPN chose (empty:
-    nothing)."""
+    """Seconds each stage of a connection took (0 for TLS without it), what ALPN chose (empty:
+    nothing), and when the peer's certificate expires (unix time; None without TLS)."""
 
     dns: float
     tcp: float
     tls: float
     alpn: str
+    certificate_expires: float | None = None
 
 
 class _Marks:
@@ -70,12 +71,13 @@ class _Marks:
         self.stage = "in the TLS handshake"
         self.connected = time.monotonic()
 
-    def phases(self, alpn: str | None, *, secured: bool) -> ConnectPhases:
+    def phases(self, chosen: _Chooser, *, secured: bool) -> ConnectPhases:
         return ConnectPhases(
             dns=self.resolved - self.started,
             tcp=self.connected - self.resolved,
             tls=time.monotonic() - self.connected if secured else 0.0,
-            alpn=alpn or "",
+            alpn=chosen.alpn or "",
+            certificate_expires=chosen.certificate_expires,
         )
 
 
@@ -121,13 +123,13 @@ class Dialer:
                 break
             marks.tcp_connected()
             try:
-                alpn = await self._hand_over(connected, select, marks, len(remaining))
+                chosen = await self._hand_over(connected, select, marks, len(remaining))
             except ConnectFailed as error:
                 # Never a second handshake with this address; the others may be better.
                 refusal = refusal or error
                 remaining = [other for other in remaining if other != address]
                 continue
-            return marks.phases(alpn, secured=self._tls is not None)
+            return marks.phases(chosen, secured=self._tls is not None)
         self._addresses.forget()
         assert refusal is not None
         raise refusal
@@ -150,8 +152,8 @@ class Dialer:
 
     async def _hand_over(
         self, connected: socket.socket, select: Select, marks: _Marks, addresses: int
-    ) -> str | None:
-        """TLS, if any, then the protocol. Returns what ALPN chose.
+    ) -> _Chooser:
+        """TLS, if any, then the protocol. Returns what the handshake told.
 
         While there are other addresses a silent one gets only its share of the time left.
         """
@@ -165,7 +167,7 @@ class Dialer:
             reason = handshake_failure(error, self._origin.host)
             raise ConnectFailed(f"{self._origin}: {reason}") from None
 
-    async def _secure(self, connected: socket.socket, select: Select) -> str | None:
+    async def _secure(self, connected: socket.socket, select: Select) -> _Chooser:
         # The loop owns the socket from here and closes it when the handshake fails. Closing it
         # twice could hit a stranger that got its number meanwhile.
         loop = asyncio.get_running_loop()
@@ -181,7 +183,7 @@ class Dialer:
             )
         if not chooser.taken:
             transport.abort()
-        return chooser.alpn
+        return chooser
 
 
 class _Chooser(asyncio.Protocol):
@@ -190,13 +192,22 @@ class _Chooser(asyncio.Protocol):
     def __init__(self, select: Select) -> None:
         self._select = select
         self.alpn: str | None = None
+        self.certificate_expires: float | None = None
         self.taken = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         tls = transport.get_extra_info("ssl_object")
-        self.alpn = tls.selected_alpn_protocol() if tls is not None else None
+        if tls is not None:
+            self.alpn = tls.selected_alpn_protocol()
+            self.certificate_expires = _expiry(tls)
         protocol = self._select(self.alpn)
         if protocol is not None:
             self.taken = True
             transport.set_protocol(protocol)
             protocol.connection_made(transport)
+
+
+def _expiry(tls: ssl.SSLObject) -> float | None:
+    """Unix time at which the peer's certificate expires; None where it does not say."""
+    until = (tls.getpeercert() or {}).get("notAfter")
+    return ssl.cert_time_to_seconds(until) if isinstance(until, str) else None

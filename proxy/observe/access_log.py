@@ -4,6 +4,9 @@ JSON fields. All are always there; `null` is "not reached" or "not known". `_s` 
 
     time                RFC 3339, UTC, when the exchange ended
     request_id          as in the answer's `x-request-id`
+    trace_id            of its trace, 32 hex digits; null when tracing is off
+    sample              share of the exchanges like this one that are logged: count it 1 / sample
+                        times
     kind                chat, models, passthrough; unknown: no path of ours
     dialect             openai, anthropic
     method path         without the query; long ids in a path are masked
@@ -43,18 +46,24 @@ JSON fields. All are always there; `null` is "not reached" or "not known". `_s` 
                         not win: billed and read by nobody)
 
 Never in a line: prompt, answer, key, query string, header values.
+
+With `log.sample` below 100 % only that share of the ordinary exchanges is logged: of those that
+went well, at the first attempt, within 5 s. All others always are, with a `sample` of 1. Which
+ordinary ones are chosen depends on their ids alone, so several processes agree.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from hashlib import blake2b
+from typing import Any, Final, Literal
 
 import orjson
 
 from proxy.core.record import AttemptRecord, Record, Usage
 from proxy.observe.lines import ByteStream, LineWriter, timestamp
+from proxy.observe.objective import is_ordinary
 from proxy.observe.redact import identifier, plain, sentence
 
 Format = Literal["json", "text", "off"]
@@ -71,12 +80,15 @@ class AccessLog:
         stream: ByteStream,
         form: Format = "json",
         *,
+        sample: float = 1.0,
         limit: int = 10_000,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`form` `off` writes nothing; at most `limit` lines wait; `now` is the wall clock."""
+        """`form` `off` writes nothing; `sample` is the share of ordinary exchanges to log; at most
+        `limit` lines wait; `now` is the wall clock."""
         self._lines = None if form == "off" else LineWriter(stream, limit=limit)
         self._line = text_line if form == "text" else json_line
+        self._sample = sample
         self._now = now
 
     @property
@@ -85,22 +97,45 @@ class AccessLog:
         return 0 if self._lines is None else self._lines.dropped
 
     def finish(self, record: Record) -> None:
-        """Logs one finished exchange."""
-        if self._lines is not None:
-            self._lines.write(self._line(record, self._now()))
+        """Logs one finished exchange, if it is among those to be logged."""
+        if self._lines is None:
+            return
+        share = 1.0
+        if self._sample < 1.0 and is_ordinary(record):
+            share = self._sample
+            if not is_sampled(record.request_id, share):
+                return
+        self._lines.write(self._line(record, self._now(), share))
 
     def close(self, timeout: float = 2.0) -> bool:
         """Waits up to `timeout` seconds for the lines to be written; says if they were."""
         return self._lines is None or self._lines.close(timeout)
 
 
-def json_line(record: Record, now: float) -> bytes:
+def is_sampled(request_id: str, share: float) -> bool:
+    """Whether the exchange of that id is among a `share` of all, the same ones in each process:
+    the first 8 bytes of the id's BLAKE2b hash (RFC 7693), as a number, are below that share."""
+    digest = blake2b(request_id.encode(errors="replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < share * _HASHES
+
+
+_HASHES: Final = 2.0**64
+
+
+def json_line(record: Record, now: float, sample: float = 1.0) -> bytes:
     """The line as JSON; `now` is the wall clock in seconds since the epoch."""
+    return orjson.dumps(fields(record, now, sample), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def fields(record: Record, now: float, sample: float = 1.0) -> dict[str, Any]:
+    """The line's fields, all safe to show."""
     timeline = record.timeline
     usage = record.usage or _NO_USAGE
-    fields = {
+    return {
         "time": timestamp(now),
         "request_id": identifier(record.request_id),
+        "trace_id": record.trace_id,
+        "sample": sample,
         "kind": record.kind,
         "dialect": record.dialect,
         "method": plain(record.method),
@@ -141,10 +176,9 @@ def json_line(record: Record, now: float) -> bytes:
         "attempt_count": len(record.attempts),
         "attempts": [_attempt(attempt) for attempt in record.attempts],
     }
-    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def text_line(record: Record, now: float) -> bytes:
+def text_line(record: Record, now: float, sample: float = 1.0) -> bytes:
     """The line for a person: what was asked, where it went, what it took; absent parts left out."""
     asked, served = plain(record.requested_model), plain(record.served_model)
     usage = record.usage or _NO_USAGE
@@ -168,7 +202,9 @@ def text_line(record: Record, now: float) -> bytes:
         f"attempts={_roles(record.attempts)}" if len(record.attempts) > 1 else None,
         f"stage={record.stage}" if record.outcome != "completed" else None,
         f"upstream={plain(record.upstream_code)}" if record.upstream_code else None,
+        f"sample={sample:g}" if sample < 1.0 else None,
         f"id={identifier(record.request_id)}",
+        f"trace={record.trace_id}" if record.trace_id is not None else None,
         f"error={sentence(record.error)!r}" if record.error is not None else None,
     ]
     return (" ".join(part for part in parts if part) + "\n").encode()

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from proxy.core.record import AttemptRecord, Record
 from proxy.errors import TooBusy
 from proxy.observe import buckets, labels
-from proxy.observe.instruments import Counters, Group, Histograms
 from proxy.observe.labels import LabelNames, Labels, known
+from proxy.observe.series import Counters, Group, Histograms
 
 
 class Decisions:
@@ -51,9 +51,12 @@ class Decisions:
                 self._lose(attempt)
 
     def _prediction(self, record: Record, of: Labels, predicted: float) -> None:
+        if predicted <= 0:
+            return
+        endpoint, model = self._where(record.attempts[0])
+        self._choice.predicted.observe((of.route, model, endpoint), predicted)
         came = _came(record.attempts[0], predicted, stream=record.stream)
-        if came is not None and predicted > 0:
-            endpoint, model = self._where(record.attempts[0])
+        if came is not None:
             self._choice.prediction.observe((of.route, model, endpoint), came / predicted)
 
     def _decided(self, record: Record, of: Labels) -> None:
@@ -71,14 +74,28 @@ class Decisions:
             self._repeats.retries.add(key)
 
     def _others(self, attempts: tuple[AttemptRecord, ...], of: Labels) -> None:
-        before = attempts[0]
+        before, hedged = attempts[0], False
         for attempt in attempts:
             if attempt.role == "hedge":
+                hedged = True
                 self._repeats.hedges.add((of.route, "won" if attempt.won else "lost"))
             elif attempt.role == "failover":
                 start, end = self._where(before)[0], self._where(attempt)[0]
                 self._repeats.failovers.add((of.route, start, end))
             before = attempt
+        if hedged:
+            self._hedged(attempts, of)
+
+    def _hedged(self, attempts: tuple[AttemptRecord, ...], of: Labels) -> None:
+        """What it cost to have asked twice: all that was asked but for the answer in use."""
+        for attempt in attempts:
+            if not attempt.won and attempt.sent is not None:
+                where = (of.route, known(attempt.endpoint, self._names.endpoints))
+                self._lost.hedge_attempts.add(where)
+                if attempt.usage is not None:
+                    for kind, count in labels.token_counts(attempt.usage):
+                        if count is not None:
+                            self._lost.hedge_tokens.add((kind, *where), count)
 
     def _lose(self, attempt: AttemptRecord) -> None:
         endpoint = known(attempt.endpoint, self._names.endpoints)
@@ -152,6 +169,14 @@ class _Choice(Group):
             "Requests in which a route changed a field, by field; one that was taken away has a"
             " minus in front.",
             ("route", "change"),
+        )
+        self.predicted = Histograms(
+            registry,
+            "glm_proxy_predicted_first_content_seconds",
+            "Seconds to first content that were expected of the candidate chosen first, with the"
+            " wait for admission.",
+            ("route", "served_model", "endpoint"),
+            buckets.FIRST_TOKEN,
         )
         self.prediction = Histograms(
             registry,
@@ -230,4 +255,18 @@ class _Lost(Group):
             "Tokens of lost attempts, as far as the upstream counted them; not part of"
             " glm_proxy_tokens_total.",
             ("type", "endpoint"),
+        )
+        self.hedge_attempts = Counters(
+            registry,
+            "glm_proxy_hedge_extra_attempts_total",
+            "Attempts of hedged exchanges that were sent and whose answer nobody got, whichever of"
+            " them was the hedge; part of glm_proxy_lost_attempts_total.",
+            ("route", "endpoint"),
+        )
+        self.hedge_tokens = Counters(
+            registry,
+            "glm_proxy_hedge_extra_tokens_total",
+            "Tokens of the extra attempts of hedged exchanges, as far as the upstream counted them;"
+            " part of glm_proxy_lost_tokens_total.",
+            ("type", "route", "endpoint"),
         )

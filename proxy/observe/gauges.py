@@ -16,13 +16,13 @@ Stats = Callable[[], Mapping[str, float]]
 Admission = Callable[[], Iterable[tuple[str, str, Mapping[str, float | None]]]]
 """Endpoint, model, and its figures: see `_ADMISSION`."""
 Breakers = Callable[[], Iterable[tuple[str, str, str]]]
-"""Endpoint, model, and state: see `_STATES`."""
+"""Endpoint, model, and state: see `STATES`."""
 
 _Place = tuple[str, str]
 """An endpoint and a model, as label values."""
 _PLACE = ("endpoint", "served_model")
 
-_CONNECTIONS = {"open": "connections", "opening": "opening", "idle": "idle"}
+CONNECTIONS = {"open": "connections", "opening": "opening", "idle": "idle"}
 """The `state` label, and the figure of a pool it shows."""
 
 _ADMISSION = {
@@ -31,7 +31,7 @@ _ADMISSION = {
     "limit": "Places that there are, of all keys together; absent while no limit is known.",
     "resting_keys": "Keys that are not used for a while because the upstream turned them away.",
 }
-_STATES = {"closed": 0, "half_open": 1, "open": 2}
+STATES = {"closed": 0, "half_open": 1, "open": 2}
 """How bad each state is."""
 
 
@@ -74,7 +74,7 @@ class Watched(Collector):
         states: dict[_Place, str] = {}
         for endpoint, model, state in self.breakers():
             place = self._place(endpoint, model)
-            states[place] = max(states.get(place, state), state, key=_STATES.__getitem__)
+            states[place] = max(states.get(place, state), state, key=STATES.__getitem__)
         return states
 
     def _place(self, endpoint: str, model: str) -> _Place:
@@ -126,7 +126,7 @@ def _connections(stats: Mapping[str, Mapping[str, float]]) -> Metric:
         labels=["endpoint", "state"],
     )
     for endpoint, figures in stats.items():
-        for state, figure in _CONNECTIONS.items():
+        for state, figure in CONNECTIONS.items():
             if figure in figures:
                 family.add_metric([endpoint, state], figures[figure])
     return family
@@ -160,6 +160,6 @@ def _breakers(states: Mapping[_Place, str]) -> Metric:
         labels=(*_PLACE, "state"),
     )
     for place, state in states.items():
-        for one in _STATES:
+        for one in STATES:
             family.add_metric((*place, one), float(one == state))
     return family

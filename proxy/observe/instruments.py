@@ -2,20 +2,20 @@
 
 OpenTelemetry's `gen_ai` names and attributes are used where they exist: `server` is what our
 caller saw, `client` what we saw of the upstream. The prefix `glm_proxy_` is for what they lack.
-Spans are defined in `proxy.core.record` and `proxy.core.flow.timeline`. What was decided has its
-metrics in `proxy.observe.decisions`, and what is read at a scrape in `proxy.observe.gauges`.
+Spans are defined in `proxy.core.record` and `proxy.core.flow.timeline`. How streams went has its
+metrics in `proxy.observe.streams`, what was decided in `proxy.observe.decisions`, the process in
+`proxy.observe.process`, and what is read at a scrape in `proxy.observe.gauges`.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter as Counted
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info
 
 from proxy.observe import buckets
 from proxy.observe.labels import NONE
+from proxy.observe.series import Counters, Group, Histograms
 
 PROVIDER = "zhipu"
 """`gen_ai.provider.name`: the registry of well-known values has none for GLM; this one is ours."""
@@ -27,91 +27,6 @@ GEN_AI = (
     "gen_ai_response_model",
 )
 EXCHANGE = ("kind", "route", "requested_model", "served_model", "endpoint", "stream")
-
-Key = tuple[str, ...]
-"""The values of a metric's labels, in their order."""
-
-_NOTED = 1024
-"""Values of one child that wait to be counted: some KB, between scrapes that are far apart."""
-
-
-class Group:
-    """Instruments that belong together."""
-
-
-class BulkHistogram(Histogram):
-    """The library's histogram, which takes many values at once."""
-
-    def add(self, values: Sequence[float]) -> None:
-        """Adds them all: each finds its bucket by bisection, each bucket is told once."""
-        self._sum.inc(sum(values))
-        buckets = Counted(bisect_left(self._upper_bounds, one) for one in values)
-        for bucket, count in buckets.items():
-            self._buckets[bucket].inc(count)
-
-
-class Histograms:
-    """A histogram and its children, kept: `labels` takes longer than what it is asked for.
-
-    An exchange makes some twenty observations. They are only noted then, and counted together
-    before they are shown.
-    """
-
-    def __init__(
-        self,
-        registry: CollectorRegistry,
-        name: str,
-        meaning: str,
-        labels: Sequence[str],
-        bounds: Sequence[float],
-    ) -> None:
-        self._parent = BulkHistogram(name, meaning, labels, registry=registry, buckets=bounds)
-        self._noted: dict[Key, list[float]] = {}
-
-    def observe(self, key: Key, value: float) -> None:
-        """Adds one value; below zero (marks out of order) it counts as zero."""
-        noted = self._noted.get(key)
-        if noted is None:
-            noted = self._noted[key] = []
-        noted.append(value if value > 0.0 else 0.0)
-        if len(noted) >= _NOTED:
-            self._settle(key, noted)
-
-    def settle(self) -> None:
-        """Count what was noted: call it, in the same thread as `observe`, before a scrape."""
-        for key, noted in self._noted.items():
-            if noted:
-                self._settle(key, noted)
-
-    def _settle(self, key: Key, noted: list[float]) -> None:
-        self._parent.labels(*key).add(noted)
-        noted.clear()
-
-
-def histograms(room: object) -> Iterator[Histograms]:
-    """All of a group of instruments, and of the groups in it."""
-    for one in vars(room).values():
-        if isinstance(one, Histograms):
-            yield one
-        elif isinstance(one, Group):
-            yield from histograms(one)
-
-
-class Counters:
-    """A counter and its children, kept."""
-
-    def __init__(
-        self, registry: CollectorRegistry, name: str, meaning: str, labels: Sequence[str]
-    ) -> None:
-        self._parent = Counter(name, meaning, labels, registry=registry)
-        self._children: dict[Key, Counter] = {}
-
-    def add(self, key: Key, amount: float = 1.0) -> None:
-        """Adds `amount`; nothing when it is below zero (an upstream may report nonsense)."""
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = self._parent.labels(*key)
-        child.inc(max(amount, 0.0))
 
 
 class GenAI(Group):
@@ -194,6 +109,13 @@ class Spans(Group):
             EXCHANGE,
             buckets.FIRST_TOKEN,
         )
+        self.duration = Histograms(
+            registry,
+            "glm_proxy_duration_seconds",
+            "Seconds from the request's arrival to the end of its exchange, however it ended.",
+            EXCHANGE,
+            buckets.DURATION,
+        )
         self.stage = Histograms(
             registry,
             "glm_proxy_stage_seconds",
@@ -202,8 +124,9 @@ class Spans(Group):
             " first attempt starts or waits), retry (until the one that answered does), admission"
             " (until it starts, if it waited), connect (until it is handed to a connection),"
             " upstream_headers (until its headers come), first_byte (until its first body bytes"
-            " come), commit (until status and first event are written to the client), reasoning"
-            " (until the first visible token), stream (until the end).",
+            " come), first_token (until the first model token of any kind), commit (until status"
+            " and first event are written to the client), reasoning (until the first visible"
+            " token), stream (until the end).",
             ("stage", "route", "served_model", "endpoint"),
             buckets.STAGE,
         )
@@ -214,20 +137,6 @@ class Spans(Group):
             " received) + (first write - first event).",
             ("kind", "route", "stream"),
             buckets.OVERHEAD,
-        )
-        self.gap_mean = Histograms(
-            registry,
-            "glm_proxy_event_gap_mean_seconds",
-            "Mean seconds between two events of a stream, one value per stream.",
-            ("route", "served_model", "endpoint"),
-            buckets.GAP,
-        )
-        self.gap_max = Histograms(
-            registry,
-            "glm_proxy_event_gap_max_seconds",
-            "Longest silence in seconds between two events of a stream, one value per stream.",
-            ("route", "served_model", "endpoint"),
-            buckets.GAP,
         )
 
 
@@ -339,6 +248,12 @@ class Upstream(Group):
             "Seconds that a connection had lived when it was closed.",
             ("endpoint",),
             buckets.AGE,
+        )
+        self.certificate = Gauge(
+            "glm_proxy_certificate_expiry_timestamp_seconds",
+            "Unix time in seconds at which the certificate expires that the endpoint showed last.",
+            ("endpoint",),
+            registry=registry,
         )
 
 

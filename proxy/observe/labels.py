@@ -24,7 +24,9 @@ STAGES = frozenset(
         *("streaming", "done"),
     }
 )
+PHASES = ("dns", "tcp", "tls")
 PROTOCOLS = frozenset({"h2", "http/1.1"})
+TOKENS = ("input", "output", "cached", "reasoning")
 ROLES = frozenset({"first", "retry", "failover", "hedge"})
 REASONS = frozenset(
     {

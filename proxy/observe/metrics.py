@@ -6,18 +6,20 @@ come from `proxy.observe.labels`, so the number of series has a bound that no cl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
     CollectorRegistry,
-    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
 
 from proxy import __version__
 from proxy.core.record import AttemptRecord, Record, Usage
@@ -31,10 +33,12 @@ from proxy.observe.instruments import (
     Spans,
     Upstream,
     build,
-    histograms,
 )
 from proxy.observe.labels import LabelNames, Labels, known
+from proxy.observe.process import Process
+from proxy.observe.series import Whose, histograms
 from proxy.observe.stages import stages
+from proxy.observe.streams import Streams
 
 _CLOSE_REASONS = 24
 """More than a pool has reasons to close a connection."""
@@ -54,35 +58,59 @@ class Metrics:
     `started` is called when an exchange begins and `finish` once when it has ended.
     """
 
-    def __init__(self, names: LabelNames, registry: CollectorRegistry | None = None) -> None:
-        """Every metric is registered with `registry`, by default with one of its own."""
+    def __init__(
+        self,
+        names: LabelNames,
+        registry: CollectorRegistry | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Every metric is registered with `registry`, by default with one of its own.
+
+        `now` tells the unix time in seconds.
+        """
         registry = self._registry = registry or CollectorRegistry()
+        self._shown: Collector = registry
         self._names = names
+        self._now = now
         self._outcomes = labels.outcomes()
         self._reason = labels.Bounded(_CLOSE_REASONS)
         self._gen_ai = GenAI(registry)
         self._spans = Spans(registry)
+        self._streams = Streams(registry)
         self._counts = Counts(registry)
         self._upstream = Upstream(registry)
         self._decisions = Decisions(registry, names)
-        rooms = (self._gen_ai, self._spans, self._upstream, self._decisions)
+        self.process = Process(registry, now)
+        rooms = (self._gen_ai, self._spans, self._streams, self._upstream, self._decisions)
         self._histograms = [one for room in rooms for one in histograms(room)]
         self._watched = Watched(names)
         build(registry, __version__, names.endpoints, names.regions)
         registry.register(self._watched)
-        ProcessCollector(registry=registry)
         # For the whole process: creation times are one more series for each child.
         disable_created_metrics()  # type: ignore[no-untyped-call]
 
     def scrape(self, accept: str) -> Scrape:
         """All metrics, in the format that an `Accept` header asks for."""
+        self.settle()
+        if "application/openmetrics-text" in accept.lower():
+            text = partial(openmetrics.generate_latest, self._shown)
+            return Scrape(openmetrics.CONTENT_TYPE_LATEST, text)
+        return Scrape(CONTENT_TYPE_PLAIN_0_0_4, partial(generate_latest, self._shown))
+
+    def settle(self) -> None:
+        """Read and count what waits for it: on the loop, before `collect`."""
         self._watched.look()
+        self.process.settle()
         for histogram in self._histograms:
             histogram.settle()
-        if "application/openmetrics-text" in accept.lower():
-            text = partial(openmetrics.generate_latest, self._registry)
-            return Scrape(openmetrics.CONTENT_TYPE_LATEST, text)
-        return Scrape(CONTENT_TYPE_PLAIN_0_0_4, partial(generate_latest, self._registry))
+
+    def collect(self) -> Iterable[Metric]:
+        """This process's metrics. In any thread."""
+        return self._registry.collect()
+
+    def share(self, shown: Collector) -> None:
+        """A scrape shows these instead: the metrics of several processes."""
+        self._shown = shown
 
     # --- exchanges -----------------------------------------------------------------------------
 
@@ -95,16 +123,19 @@ class Metrics:
         self._counts.in_flight.dec()
         of = self._names.labels(record)
         outcome = known(record.outcome, self._outcomes)
+        whose = Whose(record.request_id, record.trace_id, self._now())
         self._count(record, of, outcome)
+        self._spans.duration.observe(of, record.duration, whose)
         if (ttfb := record.ttfb) is not None:
-            self._spans.first_byte.observe(of, ttfb)
+            self._spans.first_byte.observe(of, ttfb, whose)
         if (overhead := record.overhead) is not None:
-            self._spans.overhead.observe((of.kind, of.route, of.stream), overhead)
+            self._spans.overhead.observe((of.kind, of.route, of.stream), overhead, whose)
         for attempt in record.attempts:
             self._attempt(attempt, record)
         self._decisions.finish(record, of)
         if record.kind == "chat":
-            self._chat(record, of, outcome)
+            self._chat(record, of, outcome, whose)
+            self._streams.finish(record, of, outcome)
 
     def _count(self, record: Record, of: Labels, outcome: str) -> None:
         counts = self._counts
@@ -142,22 +173,18 @@ class Metrics:
                     operation, attempt.first_byte - attempt.started
                 )
 
-    def _chat(self, record: Record, of: Labels, outcome: str) -> None:
+    def _chat(self, record: Record, of: Labels, outcome: str, whose: Whose) -> None:
         operation = ("chat", PROVIDER, of.requested_model, of.served_model)
         self._gen_ai.server_duration.observe((*operation, _error_type(outcome)), record.duration)
         if (ttft := record.ttft) is not None:
-            self._spans.first_token.observe(of, ttft)
+            self._spans.first_token.observe(of, ttft, whose)
             if record.stream:
                 self._gen_ai.server_first_token.observe(operation, ttft)
         if (content := record.first_content) is not None:
-            self._spans.first_content.observe(of, content)
+            self._spans.first_content.observe(of, content, whose)
         where = (of.route, of.served_model, of.endpoint)
         for stage, seconds in stages(record):
-            self._spans.stage.observe((stage, *where), seconds)
-        timeline = record.timeline
-        if timeline.gaps > 0:
-            self._spans.gap_mean.observe(where, timeline.gap_sum / timeline.gaps)
-            self._spans.gap_max.observe(where, timeline.gap_max)
+            self._spans.stage.observe((stage, *where), seconds, whose)
         if record.usage is not None:
             self._tokens(record, record.usage, of, operation)
 
@@ -186,13 +213,17 @@ class Metrics:
         tcp: float | None,
         tls: float | None,
         alpn: str | None,
+        certificate_expires: float | None = None,
     ) -> None:
-        """A connection was opened: seconds per phase (`None`: it had none), and its protocol."""
+        """A connection was opened: seconds per phase (`None`: it had none), its protocol, and the
+        unix time at which the peer's certificate expires (`None`: it showed none)."""
         name = known(endpoint, self._names.endpoints)
         self._upstream.connects.add((name, "connected", known(alpn, labels.PROTOCOLS)))
-        for phase, seconds in (("dns", dns), ("tcp", tcp), ("tls", tls)):
+        for phase, seconds in zip(labels.PHASES, (dns, tcp, tls), strict=True):
             if seconds is not None:
                 self._upstream.connect.observe((name, phase), seconds)
+        if certificate_expires is not None:
+            self._upstream.certificate.labels(name).set(certificate_expires)
 
     def connect_failed(self, endpoint: str, code: str) -> None:
         """No connection could be opened; `code` is the error's."""

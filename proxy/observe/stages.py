@@ -6,6 +6,12 @@ from collections.abc import Iterator
 
 from proxy.core.record import AttemptRecord, Record
 
+NAMES = (
+    *("receive", "route", "retry", "admission", "connect", "upstream_headers", "first_byte"),
+    *("first_token", "commit", "reasoning", "stream"),
+)
+"""All stages, in their order."""
+
 
 def stages(record: Record) -> Iterator[tuple[str, float]]:
     """Each stage that was left, in order, with its length in seconds.
@@ -35,6 +41,7 @@ def _marks(record: Record) -> Iterator[tuple[str, float | None]]:
         yield "connect", timeline.sent
         yield "upstream_headers", timeline.headers
         yield "first_byte", timeline.first_byte
+        yield "first_token", timeline.first_token
     if timeline.committed is not None:
         yield "commit", timeline.committed
         yield "reasoning", timeline.first_content

@@ -43,6 +43,16 @@ def silent() -> Iterator[int]:
         yield port
 
 
+async def test_the_end_of_the_peers_certificate_is_told(certificates: Certificates) -> None:
+    ends = (datetime.now(UTC) + timedelta(days=30)).replace(microsecond=0)
+    async with PoolPeer(certificates.server(not_after=ends)) as peer:
+        tls = offering(certificates.client(), "h2")
+        async with dialled(peer.port, host="localhost", tls=tls) as connection:
+            assert connection.phases.certificate_expires == ends.timestamp()
+    async with PoolPeer() as peer, dialled(peer.port) as connection:
+        assert connection.phases.certificate_expires is None
+
+
 async def test_the_stages_are_measured_and_alpn_is_told(certificates: Certificates) -> None:
     async with PoolPeer(certificates.server()) as peer:
         tls = offering(certificates.client(), "h2", "http/1.1")

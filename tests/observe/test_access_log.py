@@ -6,8 +6,11 @@ import io
 import os
 import re
 import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import orjson
 import pytest
 from hypothesis import given
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 from proxy.core.record import Record, Usage
 from proxy.observe.access_log import AccessLog, Format, json_line, text_line
 from tests.fakes.records import RECEIVED, a_loser, a_record, a_timeline, an_attempt
+from tests.fakes.running import running
 
 NOW = 1_767_323_045.678  # 2026-01-02T03:04:05.678Z
 GLM_KEY = "8f3c1d9e7b5a4c2f8e6d0b1a9c7e5f3d.Xk29LmPq47RsTv0w"
@@ -31,6 +35,8 @@ def test_the_line_of_a_completed_stream() -> None:
     assert logged(a_record()) == {
         "time": "2026-01-02T03:04:05.678Z",
         "request_id": "req-1",
+        "trace_id": None,
+        "sample": 1.0,
         "kind": "chat",
         "dialect": "openai",
         "method": "POST",
@@ -168,12 +174,93 @@ def test_tokens_are_told_with_the_attempt_only_when_it_lost() -> None:
     assert (second["lost_input_tokens"], second["lost_output_tokens"]) == (None, None)
 
 
-def test_every_field_is_documented() -> None:
+def test_every_field_is_documented_and_no_other() -> None:
     from proxy.observe import access_log
 
-    words = set(re.findall(r"\w+", access_log.__doc__ or ""))
+    documented = set()
+    table = (access_log.__doc__ or "").partition("\n\n    ")[2].partition("\n\n")[0]
+    for line in table.splitlines():
+        names = re.match(r"(?:    )?((?:\w+ )+) ", line)
+        if names is not None and not line.startswith(" " * 8):
+            documented |= set(names[1].split())
     fields = logged(a_record())
-    assert set(fields) | set(fields["attempts"][0]) <= words
+    assert documented == set(fields)
+    words = set(re.findall(r"\w+", access_log.__doc__ or ""))
+    assert set(fields["attempts"][0]) <= words
+
+
+def test_the_trace_of_an_exchange_is_told() -> None:
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    record = a_record(trace_id=trace_id)
+    assert logged(record)["trace_id"] == trace_id
+    assert f" trace={trace_id}\n" in text_line(record, NOW).decode()
+
+
+def lines_of(records: Iterable[Record], share: float) -> list[dict[str, Any]]:
+    stream = io.BytesIO()
+    log = AccessLog(stream, sample=share)
+    for record in records:
+        log.finish(record)
+    assert log.close(10)
+    return [orjson.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_of_ordinary_exchanges_a_share_is_logged_that_says_how_many_there_were() -> None:
+    lines = lines_of((a_record(request_id=f"id{number}") for number in range(2_000)), 0.1)
+    assert 100 < len(lines) < 300
+    assert {line["sample"] for line in lines} == {0.1}
+    assert sum(1 / line["sample"] for line in lines) == pytest.approx(2_000, rel=0.4)
+
+
+def test_whether_an_ordinary_exchange_is_logged_depends_on_its_id_alone() -> None:
+    records = [a_record(request_id=f"id{number}") for number in range(300)]
+    once, again = lines_of(records, 0.3), lines_of(reversed(records), 0.3)
+    assert {line["request_id"] for line in once} == {line["request_id"] for line in again}
+    fewer = {line["request_id"] for line in lines_of(records, 0.1)}
+    assert fewer < {line["request_id"] for line in once}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(a_record(outcome="upstream_failed", status=500), id="failed"),
+        pytest.param(a_record(kind="passthrough", status=404), id="passed-through error"),
+        pytest.param(a_record(outcome="client_gone", status=None), id="the client left"),
+        pytest.param(a_record(timeline=a_timeline(first_content=5.1)), id="slow"),
+        pytest.param(a_record(timeline=a_timeline(first_content=None)), id="without content"),
+        pytest.param(
+            a_record(stream=False, timeline=a_timeline(first_content=None, finished=5.1)),
+            id="slow, whole",
+        ),
+        pytest.param(a_record(attempts=(a_loser(), an_attempt(role="retry"))), id="retried"),
+        pytest.param(a_record(decisions=("hedge_denied_budget",)), id="a hedge was denied"),
+    ],
+)
+def test_what_is_out_of_the_ordinary_is_always_logged(record: Record) -> None:
+    (line,) = lines_of([record], 0.0)
+    assert line["sample"] == 1.0
+
+
+async def test_a_proxy_logs_the_share_that_its_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.BytesIO()
+    monkeypatch.setattr("proxy.app._standard_output", lambda: stream)
+    settings = {
+        "endpoints": [{"name": "up", "base_url": "http://127.0.0.1:9"}],
+        "log": {"format": "json", "sample": "0%"},
+    }
+    async with running(tmp_path, settings) as app, aiohttp.ClientSession() as session:
+        host, port = app.data_address
+        for path in ("/v1/models", "/nowhere", "/v1/models"):
+            async with session.get(f"http://{host}:{port}{path}") as answer:
+                await answer.read()
+    lines = [orjson.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["outcome"], line["sample"]) for line in lines] == [("not_found", 1.0)]
+
+
+def test_an_ordinary_whole_answer_is_sampled_too() -> None:
+    assert lines_of([a_record(stream=False, timeline=a_timeline(first_content=None))], 0.0) == []
 
 
 def test_the_line_for_a_person() -> None:

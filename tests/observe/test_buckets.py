@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import random
+from itertools import pairwise
+
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
 from proxy.observe import buckets
-from proxy.observe.instruments import BulkHistogram
+from proxy.observe.series import BulkHistogram
 
 # gen_ai.server.time_to_first_token and .time_per_output_token as OpenTelemetry recommends them.
 OTEL_FIRST_TOKEN = {
@@ -19,6 +23,47 @@ def test_first_token_holds_every_recommended_bound_and_the_target() -> None:
     assert set(buckets.FIRST_TOKEN) >= OTEL_FIRST_TOKEN
     assert 5 in buckets.FIRST_TOKEN
     assert buckets.FIRST_TOKEN[-1] == 120
+
+
+@pytest.mark.parametrize("bounds", [buckets.FIRST_TOKEN, buckets.DURATION])
+def test_bounds_where_answers_come_are_near_to_each_other(bounds: tuple[float, ...]) -> None:
+    near = [bound for bound in bounds if 0.1 <= bound <= 30]
+    assert (near[0], near[-1]) == (0.1, 30)
+    assert max(above / below for below, above in pairwise(near)) <= 1.2501
+
+
+@pytest.mark.parametrize("median", [0.2, 0.7, 1.3, 2.2, 4.0, 6.5, 11.0])
+@pytest.mark.parametrize("spread", [0.3, 0.6])
+def test_a_percentile_from_the_buckets_is_within_five_per_cent(
+    median: float, spread: float
+) -> None:
+    """As Prometheus guesses it: evenly spread within a bucket."""
+    chance = random.Random(7)
+    values = sorted(chance.lognormvariate(math.log(median), spread) for _ in range(20_000))
+    histogram = BulkHistogram(
+        "seconds", "of something", registry=CollectorRegistry(), buckets=buckets.FIRST_TOKEN
+    )
+    histogram.add(values)
+    for share in (0.5, 0.95):
+        true = values[int(share * len(values))]
+        assert quantile(histogram, share) == pytest.approx(true, rel=0.05)
+
+
+def quantile(histogram: BulkHistogram, share: float) -> float:
+    """What `histogram_quantile` answers."""
+    (family,) = histogram.collect()
+    counted = [
+        (float(s.labels["le"]), s.value) for s in family.samples if s.name.endswith("_bucket")
+    ]
+    rank = share * counted[-1][1]
+    below = max((one for one in counted if one[1] < rank), default=(0.0, 0.0))
+    above = min(one for one in counted if one[1] >= rank)
+    return below[0] + (above[0] - below[0]) * (rank - below[1]) / (above[1] - below[1])
+
+
+def test_durations_reach_from_first_tokens_to_the_longest_answers() -> None:
+    assert {0.001, 5, 60, 120} <= set(buckets.DURATION)
+    assert buckets.DURATION[-1] == 1800
 
 
 def test_gaps_see_jitter_below_and_stalls_above_the_recommended_bounds() -> None:

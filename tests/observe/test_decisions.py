@@ -163,6 +163,17 @@ def test_a_prediction_is_measured_by_what_came(
     assert total == (None if ratio is None else pytest.approx(ratio))
 
 
+def test_what_was_predicted_is_observed_of_the_candidate_chosen_first(scraped: Scraped) -> None:
+    tries = (a_loser(), an_attempt(role="failover"))
+    for predicted in (1.5, 2.5, None, 0.0):
+        scraped.metrics.finish(a_record(attempts=tries, predicted=predicted))
+    name = "glm_proxy_predicted_first_content_seconds"
+    first = WHERE | {"endpoint": "global"}
+    assert scraped.value(f"{name}_sum", **ROUTE, **first) == 4.0
+    assert scraped.value(f"{name}_count", **ROUTE, **first) == 2
+    assert scraped.total(f"{name}_count") == 2
+
+
 def test_whether_a_whole_answer_was_late_is_not_known(scraped: Scraped) -> None:
     lost = an_attempt(won=False, first_content=None)
     scraped.metrics.finish(a_record(attempts=(lost,), predicted=1.0, stream=False))
@@ -210,6 +221,28 @@ def test_what_nobody_read_is_counted_apart(scraped: Scraped) -> None:
     }
     assert tokens == {"input": 10, "output": 3, "cached": 0, "reasoning": None}
     assert scraped.total("glm_proxy_tokens_total") == 12 + 101 + 4 + 60
+
+
+def test_what_a_hedge_cost_is_what_was_asked_besides_the_answer(scraped: Scraped) -> None:
+    usage = Usage(input_tokens=10, output_tokens=3)
+    won = (a_loser(usage=usage), an_attempt(role="hedge", usage=usage))
+    lost = (an_attempt(), a_loser(role="hedge"))
+    unsent = (an_attempt(), a_loser(role="hedge", sent=None, usage=usage))
+    nobody = (a_loser(endpoint="cn"), a_loser(role="hedge", usage=usage))
+    retried = (a_loser(usage=usage), an_attempt(role="retry"))
+    for attempts in (won, lost, unsent, nobody, retried):
+        scraped.metrics.finish(a_record(attempts=attempts))
+    name = "glm_proxy_hedge_extra_attempts_total"
+    extra = [scraped.value(name, endpoint=endpoint, **ROUTE) for endpoint in ("cn", "global")]
+    assert extra == [1, 3]
+    tokens = {
+        kind: scraped.value(
+            "glm_proxy_hedge_extra_tokens_total", type=kind, endpoint="global", **ROUTE
+        )
+        for kind in ("input", "output", "cached")
+    }
+    assert tokens == {"input": 20, "output": 6, "cached": None}
+    assert scraped.total("glm_proxy_lost_attempts_total") == 5
 
 
 def test_nothing_that_was_passed_through_is_lost(scraped: Scraped) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 from prometheus_client.core import Metric
@@ -15,7 +13,7 @@ from prometheus_client.openmetrics import parser as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from proxy import __version__
-from proxy.core.record import AttemptRecord, Usage
+from proxy.core.record import Usage
 from tests.fakes.records import RECEIVED, a_loser, a_record, a_timeline, an_attempt
 from tests.observe.scraped import Scraped
 
@@ -53,6 +51,7 @@ CONNECTION = {"endpoint": "cn", "protocol": "h2", "reused": "true"}
         ("glm_proxy_time_to_first_byte_seconds", EXCHANGE, 0.301),
         ("glm_proxy_time_to_first_token_seconds", EXCHANGE, 0.3),
         ("glm_proxy_first_content_seconds", EXCHANGE, 1.5),
+        ("glm_proxy_duration_seconds", EXCHANGE, 2.5),
         ("glm_proxy_stage_seconds", WHERE | {"stage": "reasoning"}, 1.199),
         ("glm_proxy_upstream_headers_seconds", CONNECTION, 0.19),
         ("glm_proxy_upstream_first_byte_seconds", CONNECTION, 0.29),
@@ -194,7 +193,10 @@ def test_an_exchange_that_reached_nothing_observes_only_its_duration(scraped: Sc
         for sample in family.samples
         if sample.name.endswith("_count") and sample.value
     }
-    assert observed == {"gen_ai_server_request_duration_seconds_count"}
+    assert observed == {
+        "gen_ai_server_request_duration_seconds_count",
+        "glm_proxy_duration_seconds_count",
+    }
 
 
 def test_a_whole_answer_has_no_time_to_first_token_by_opentelemetry(scraped: Scraped) -> None:
@@ -231,59 +233,6 @@ def test_nonsense_from_the_upstream_and_marks_out_of_order_harm_nothing(
     assert "-" not in {line.rpartition(" ")[2][:1] for line in scraped.text().splitlines()}
 
 
-def test_the_number_of_series_does_not_depend_on_what_clients_and_upstreams_say(
-    scraped: Scraped,
-) -> None:
-    """20,000 exchanges in which every word is made up."""
-    numbers = itertools.count()
-    base = a_record(usage=None, timeline=a_timeline(committed=None))
-    attempt = a_loser(waited=1.0, usage=Usage(1, 2, 3, 4))
-
-    def word() -> str:
-        return f"word-{next(numbers)}"
-
-    def strange(role: str | None = None) -> AttemptRecord:
-        role = role or word()
-        return replace(attempt, endpoint=word(), model=word(), outcome=word(), role=role)
-
-    def finish_a_strange_exchange(kind: str, outcome: str, stage: str) -> None:
-        scraped.metrics.finish(
-            replace(
-                base,
-                method=word(),
-                path=word(),
-                route=word(),
-                requested_model=word(),
-                served_model=word(),
-                endpoint=word(),
-                kind=kind,
-                outcome=outcome,
-                stage=stage,
-                upstream_code=word(),
-                finish_reason=word(),
-                key_fingerprint=word(),
-                reason=word(),
-                changes=(word(), f"{word()}={word()}"),
-                decisions=tuple(name + word() for name in ("", "hedge_", "retry_", "retry_key:")),
-                predicted=0.5,
-                attempts=(strange(), strange(), strange(role="hedge"), strange(role="failover")),
-            )
-        )
-
-    scraped.metrics.finish(a_record(requested_model="unknown-model"))
-    for kind in ("chat", word()):
-        for outcome in ("client_gone", word()):
-            finish_a_strange_exchange(kind, outcome, word())
-    before = scraped.series()
-    for number in range(20_000):
-        kind = word() if number % 10 else "chat"
-        finish_a_strange_exchange(kind, word() if number % 3 else "client_gone", word())
-    for _ in range(1_000):
-        scraped.metrics.finish(a_record(requested_model=word()))
-    assert scraped.series() == before
-    assert scraped.total("glm_proxy_exchanges_total") == 21_005
-
-
 def test_the_life_of_connections_is_counted(scraped: Scraped) -> None:
     metrics = scraped.metrics
     metrics.connected("cn", 0.001, 0.02, 0.03, "h2")
@@ -303,6 +252,17 @@ def test_the_life_of_connections_is_counted(scraped: Scraped) -> None:
     closed = "glm_proxy_connections_closed_total"
     assert scraped.value(closed, endpoint="cn", reason="goaway") == 1
     assert scraped.value("glm_proxy_connection_age_seconds_sum", endpoint="cn") == 61.0
+
+
+def test_the_end_of_a_certificate_is_shown_as_the_endpoint_showed_it_last(
+    scraped: Scraped,
+) -> None:
+    name = "glm_proxy_certificate_expiry_timestamp_seconds"
+    for expires in (1_800_000_000.0, 1_900_000_000.0, None):
+        scraped.metrics.connected("cn", 0.001, 0.02, 0.03, "h2", expires)
+    scraped.metrics.connected("global", 0.001, 0.02, None, "h2")
+    assert scraped.value(name, endpoint="cn") == 1_900_000_000
+    assert scraped.value(name, endpoint="global") is None
 
 
 def test_made_up_reasons_to_close_a_connection_are_few(scraped: Scraped) -> None:
@@ -380,6 +340,39 @@ def test_both_formats_parse_and_every_metric_says_what_it_means(scraped: Scraped
         assert family.type in {"counter", "gauge", "histogram", "info"}, family.name
         if not family.name.startswith("process_"):
             assert family.name.startswith(("gen_ai_", "glm_proxy_")), family.name
+
+
+NAMED = {
+    *("glm_proxy_duration_seconds", "glm_proxy_time_to_first_byte_seconds"),
+    *("glm_proxy_time_to_first_token_seconds", "glm_proxy_first_content_seconds"),
+    *("glm_proxy_overhead_seconds", "glm_proxy_stage_seconds"),
+}
+
+
+@pytest.mark.parametrize(
+    ("trace_id", "labels"),
+    [
+        (None, {"request_id": "req-1"}),
+        ("ab" * 16, {"request_id": "req-1", "trace_id": "ab" * 16}),
+    ],
+)
+def test_latencies_name_an_exchange_in_open_metrics_and_only_there(
+    scraped: Scraped, trace_id: str | None, labels: dict[str, str]
+) -> None:
+    everything(scraped)
+    scraped.metrics.finish(a_record(trace_id=trace_id))
+    families = list(parse_open_metrics(scraped.text("application/openmetrics-text")))
+    found = {
+        family.name: sample.exemplar
+        for family in families
+        for sample in family.samples
+        if sample.exemplar
+    }
+    assert set(found) == NAMED
+    for exemplar in found.values():
+        assert exemplar.labels == labels
+        assert abs(float(exemplar.timestamp or 0) - time.time()) < 600
+    assert "req-1" not in scraped.text()
 
 
 PROMETHEUS = (

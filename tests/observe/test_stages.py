@@ -20,6 +20,7 @@ def test_each_stage_begins_where_the_one_before_it_ended() -> None:
         "connect": 0.006,
         "upstream_headers": 0.190,
         "first_byte": 0.100,
+        "first_token": 0.0,
         "commit": 0.001,
         "reasoning": 1.199,
         "stream": 1.0,

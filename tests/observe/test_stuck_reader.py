@@ -32,7 +32,7 @@ def _log_without_reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with open(writing, "wb", buffering=0) as stream:
         monkeypatch.setattr("proxy.app._standard_output", lambda: stream)
         monkeypatch.setattr(
-            "proxy.app.AccessLog", lambda stream, form: AccessLog(stream, form, limit=5)
+            "proxy.app.AccessLog", lambda stream, form, sample: AccessLog(stream, form, limit=5)
         )
         try:
             yield

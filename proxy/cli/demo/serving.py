@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sys
 import tempfile
 from pathlib import Path
@@ -11,9 +12,11 @@ from urllib.parse import urlsplit
 import click
 
 from proxy.cli.demo.children import Child, Children, NotRunning
-from proxy.cli.demo.settings import demo_settings, write_settings
+from proxy.cli.demo.settings import demo_settings, write_settings, write_token
 
 _TRY = """
+Look: {admin}/ is the live page. Token of its playground: {token}
+
 Try it, in another terminal:
 
   curl -N -i {url}/v1/chat/completions -H 'Authorization: Bearer any' -d '
@@ -51,13 +54,16 @@ async def serve(time_scale: float, seed: int) -> int:
             plain = await simulator.says(r"on (http://\S+)")
             upstream = await simulator.says(r"on (https://\S+),")
             endpoint = {"name": "simulator", "base_url": upstream, "ca_file": f"{folder}/ca.pem"}
-            settings = write_settings(folder / "demo.yaml", "demo.yaml", endpoint)
+            token = secrets.token_urlsafe(12)
+            write_token(folder / "token", token)
+            operator = {"token": f"file:{folder}/token"}
+            settings = write_settings(folder / "demo.yaml", "demo.yaml", endpoint, admin=operator)
             proxy = await children.start("the proxy", "serve", "--config", settings)
             listening = await proxy.says(r"listens on (http://\S+, admin on http://\S+)")
             data, admin = listening.split(", admin on ")
             click.echo(f"proxy on {data}, admin on {admin}")
             click.echo(f"SIMULATED GLM on {upstream} and {plain}")
-            click.echo(_TRY.format(url=data, admin=admin, plain=plain))
+            click.echo(_TRY.format(url=data, admin=admin, plain=plain, token=token))
             await _pass_on(proxy, simulator)
     return 1
 

@@ -23,6 +23,12 @@ def write_settings(
     return path
 
 
+def write_token(path: Path, token: str) -> None:
+    """Writes a secret to `path`, readable by this user only."""
+    path.touch(mode=0o600)
+    path.write_text(token, "ascii")
+
+
 def demo_settings() -> dict[str, Any]:
     """What config/demo.yaml says."""
     settings: dict[str, Any] = yaml.safe_load(bundled("demo.yaml").read_text("utf-8"))

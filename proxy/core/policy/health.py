@@ -284,6 +284,10 @@ class Health:
             self._vitals.move_to_end(key)
         return vitals
 
+    def find(self, model: str, endpoint: str, keys: str | None) -> Vitals | None:
+        """The candidate's vitals, if it is known. Looking does not keep it from being forgotten."""
+        return self._vitals.get((model, endpoint, keys))
+
     def __len__(self) -> int:
         return len(self._vitals)
 

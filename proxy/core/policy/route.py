@@ -95,11 +95,22 @@ class Router:
                 return rule.route(request)
         return self._default.route(request)
 
+    def named(self, name: str, model: str) -> Route:
+        """What the rule of that name, or `default`, decides for `model`, its conditions aside.
+
+        Raises KeyError where there is none.
+        """
+        for rule in (*self._rules, self._default):
+            if rule.name == name:
+                return rule.of_model(model)
+        raise KeyError(name)
+
 
 class _Rule:
     """One route of the settings, its patterns compiled."""
 
     def __init__(self, rule: RouteRule, config: Config, reason: str) -> None:
+        self.name = rule.name
         self._match = rule.match
         self._model = _any_of(rule.match.model)
         self._path = _any_of(rule.match.path)
@@ -134,16 +145,17 @@ class _Rule:
 
     def route(self, request: ChatRequest | None) -> Route:
         """The decision; only models that are as asked make it differ between requests."""
-        if request is None:
-            return self._passed
+        return self._passed if request is None else self.of_model(request.model)
+
+    def of_model(self, model: str) -> Route:
         if not self._follows_caller:
             return self._route
-        route = self._by_model.get(request.model)
+        route = self._by_model.get(model)
         if route is None:
             if len(self._by_model) >= _KEPT:
                 self._by_model.clear()
-            route = replace(self._route, candidates=self._candidates(request.model))
-            self._by_model[request.model] = route
+            route = replace(self._route, candidates=self._candidates(model))
+            self._by_model[model] = route
         return route
 
     def _candidates(self, asked: str) -> tuple[Candidate, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from proxy import __version__
+from proxy.core.wire.trace import PARENT, STATE
 from proxy.errors import ClientError, UnsupportedEncoding
 
 Pairs = Iterable[tuple[str, str]]
@@ -41,30 +42,33 @@ ALLOW: Final = "allow"
 # --- towards the upstream ----------------------------------------------------------------------
 
 _CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
-_REQUEST: Final = _CREDENTIALS | {
-    "accept",
-    "accept-language",
-    "content-type",
-    # Who is calling: the upstream recognises clients by these (User-Agent decides throttling).
-    "http-referer",
-    "referer",
-    "user-agent",
-    "x-app",
-    "x-title",
-    # The vendor's SDKs.
-    "source_type",
-    "x-request-sdk",
-    "x-source-channel",
-    "zai-sdk-ver",
-    "zhipuai-sdk-ver",
-    # Identity of a call.
-    "idempotency-key",
-    "traceparent",
-    "tracestate",
-    "x-claude-code-session-id",
-    "x-client-request-id",
-    "x-session-id",
-}
+_TRACE: Final = frozenset({PARENT, STATE})
+_REQUEST: Final = (
+    _CREDENTIALS
+    | _TRACE
+    | {
+        "accept",
+        "accept-language",
+        "content-type",
+        # Who is calling: the upstream recognises clients by these (User-Agent decides throttling).
+        "http-referer",
+        "referer",
+        "user-agent",
+        "x-app",
+        "x-title",
+        # The vendor's SDKs.
+        "source_type",
+        "x-request-sdk",
+        "x-source-channel",
+        "zai-sdk-ver",
+        "zhipuai-sdk-ver",
+        # Identity of a call.
+        "idempotency-key",
+        "x-claude-code-session-id",
+        "x-client-request-id",
+        "x-session-id",
+    }
+)
 _REQUEST_PREFIXES: Final = ("anthropic-", "x-stainless-")
 _BODIES: Final = frozenset(
     {
@@ -92,16 +96,20 @@ def to_upstream(
     api_key: str | None,
     chat: bool,
     request_id: str,
+    trace: Sequence[tuple[str, str]] | None = None,
 ) -> list[tuple[str, str]]:
     """The request headers to send, names in lower case; host and framing are the sender's.
 
     `api_key` replaces all credentials of the caller; without one they go as they came. `chat`: the
-    bodies are read here, both of them.
+    bodies are read here, both of them. `trace`: which trace it is of, in place of what the caller
+    said; None: that goes as it came.
     """
     pairs = [(name.lower(), value) for name, value in headers]
     dropped = _hop_by_hop(pairs)
     if api_key is not None:
         dropped |= _CREDENTIALS
+    if trace is not None:
+        dropped |= _TRACE
     passed = [
         (name, value)
         for name, value in pairs
@@ -110,6 +118,8 @@ def to_upstream(
     passed += _required(passed, chat=chat)
     passed.append(("accept-encoding", _accept_encoding(pairs, identity=chat)))
     passed.append(("x-request-id", request_id))
+    if trace is not None:
+        passed += trace
     if api_key is not None:
         passed.append(_credential(dialect, api_key))
     return passed
