@@ -12,7 +12,7 @@ export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo serve demo-llm test test-long lint format bench lock clean
+.PHONY: help setup demo serve demo-llm test test-long lint format bench proof lock clean
 
 # Runs a command in silence; shows what it printed only if it fails.
 define quietly
@@ -50,6 +50,9 @@ format: $(STAMP) ## rewrite the code in the one format
 
 bench: $(STAMP) ## the cost of the proxy, against nginx and haproxy
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+proof: $(STAMP) ## every dashboard and alert query, asked of a real Prometheus under load
+	@$(BIN)/python -m tests.proof $(ARGS)
 
 # uv lives in a throw-away environment: it is needed for nothing else. What ships waits COOL_OFF
 # after an upload, the time in which most poisoned packages are found.

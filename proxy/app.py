@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import io
+import ipaddress
 import itertools
 import logging
 import random
@@ -13,13 +14,18 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import yaml
 from aiohttp import web
 
+from proxy.admin import exchanges, live, status
 from proxy.admin.app import Readiness, make_admin
+from proxy.admin.guard import TokenCheck
+from proxy.admin.playground import Playground, Way, Ways
 from proxy.config import Config, Endpoint, bundled
 from proxy.core.policy import capability
 from proxy.core.policy.capability import Capabilities
@@ -27,6 +33,7 @@ from proxy.core.policy.route import Router, models_body, served_models
 from proxy.core.record import Record
 from proxy.core.wire.anthropic import ANTHROPIC
 from proxy.core.wire.glm import GLM
+from proxy.core.wire.trace import Tracer
 from proxy.errors import ConnectFailed, Draining
 from proxy.exchange import Exchange
 from proxy.house import House
@@ -39,8 +46,15 @@ from proxy.net.pool import ConnectPhases, Origin, Pool, client_context
 from proxy.net.upstream import Upstream
 from proxy.observe.access_log import AccessLog
 from proxy.observe.app_log import LOGGER
+from proxy.observe.exchanges import Exchanges
 from proxy.observe.labels import LabelNames
 from proxy.observe.metrics import Metrics
+from proxy.observe.window import Window
+from proxy.sharing import Sharing
+from proxy.status import Status, figures_of, state_of
+
+if TYPE_CHECKING:  # its packages are an extra
+    from proxy.observe.tracing import Tracing
 
 log = logging.getLogger(LOGGER)
 
@@ -50,6 +64,8 @@ _LAST_LOOK = 0.1
 """Seconds to wait for connections whose exchanges are over; aiohttp takes 0 for ever."""
 _LAST_LINES = 1.0
 """Seconds to wait for the last lines of the access log to be written."""
+_LAST_SPANS = 2.0
+"""Seconds to wait for the last spans to be sent."""
 
 
 class App:
@@ -60,13 +76,18 @@ class App:
         self._config = config
         capabilities = _capabilities(config.models_file)
         models = served_models(config.routes, capabilities)
-        self._metrics = Metrics(_label_names(config, models))
-        self._access_log = AccessLog(_standard_output(), config.log.format)
-        self._metrics.watch_log("access", lambda: self._access_log.dropped)
-        self._metrics.watch_admission(self._admission_figures)
-        self._metrics.watch_breakers(lambda: self._knowledge.breakers(time.monotonic()))
+        names = _label_names(config, models)
+        self._metrics = Metrics(names) if config.metrics.enabled else None
+        self._sharing = _sharing(config, self._metrics)
+        self._tracing = _tracing(config)
+        self._access_log = AccessLog(
+            _standard_output(), config.log.format, sample=config.log.sample
+        )
+        self._exchanges = Exchanges(config.admin.exchanges)
+        self._window = Window()
         self._upstreams = {one.name: self._upstream(one) for one in config.endpoints}
-        self._running: set[Exchange] = set()
+        self._running: dict[Exchange, None] = {}
+        """In the order they came."""
         self._idle = asyncio.Event()
         self._ready = False
         self._server: DataServer | None = None
@@ -96,19 +117,33 @@ class App:
             fingerprint=_fingerprint,
             finish=self._finish,
             broke=lambda request_id: log.exception("exchange %s broke", request_id),
+            tracer=_tracer(config),
+        )
+        if self._metrics is not None:
+            self._let_watch(self._metrics)
+        self._status = Status(
+            self._house,
+            self._window,
+            self._exchanges,
+            models=models,
+            running=self._running,
+            reasons=lambda: self._readiness().reasons,
         )
         self.data_address: tuple[str, int] = ("", 0)
         self.admin_address: tuple[str, int] = ("", 0)
 
     async def start(self) -> None:
-        """Listen, and begin to warm the pools. Raises CannotListen, having closed what was open."""
+        """Listen, and begin to warm the pools.
+
+        Raises CannotListen and CannotShare, having closed what was open.
+        """
         server, admin = self._config.server, self._config.admin
-        data = listening_socket("server", server.host, server.port)
-        try:
-            operator = listening_socket("admin", admin.host, admin.port)
-        except BaseException:
-            data.close()
-            raise
+        with contextlib.ExitStack() as opened:
+            data = opened.enter_context(listening_socket("server", server.host, server.port))
+            operator = opened.enter_context(listening_socket("admin", admin.host, admin.port))
+            if self._sharing is not None:
+                await self._sharing.start()
+            opened.pop_all()
         loop = asyncio.get_running_loop()
         self._server = DataServer(
             self._serve,
@@ -117,12 +152,13 @@ class App:
             client_stall=self._config.stream.client_stall,
         )
         self._listener = await loop.create_server(self._server, sock=data, backlog=BACKLOG)
-        await self._start_admin(operator)
         self.data_address = data.getsockname()[:2]
         self.admin_address = operator.getsockname()[:2]
-        for name, upstream in self._upstreams.items():
+        await self._start_admin(operator)
+        for upstream in self._upstreams.values():
             await upstream.pool.start()
-            self._metrics.watch_pool(name, _figures(upstream.pool))
+        if self._metrics is not None:
+            self._metrics.process.start()
         self._ready = True
 
     async def stop(self, timeout: float) -> None:
@@ -138,6 +174,12 @@ class App:
             await upstream.close()
         if self._admin is not None:
             await self._admin.cleanup()
+        if self._metrics is not None:
+            self._metrics.process.stop()
+        if self._sharing is not None:
+            await self._sharing.stop()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close, _LAST_SPANS)
         await asyncio.to_thread(self._access_log.close, _LAST_LINES)
 
     async def _drain(self, timeout: float) -> None:
@@ -155,30 +197,73 @@ class App:
 
     async def _serve(self, client: Client) -> None:
         exchange = Exchange(self._house, client)
-        self._running.add(exchange)
-        self._metrics.started()
+        self._running[exchange] = None
+        if self._metrics is not None:
+            self._metrics.started()
         try:
             await exchange.run()
         finally:
-            self._running.discard(exchange)
+            del self._running[exchange]
             if not self._running:
                 self._idle.set()
 
     def _finish(self, record: Record) -> None:
-        self._metrics.finish(record)
+        if self._metrics is not None:
+            self._metrics.finish(record)
         self._access_log.finish(record)
+        self._exchanges.finish(record)
+        self._window.finish(record)
+        if self._tracing is not None:
+            self._tracing.finish(record)
 
     async def _start_admin(self, operator: socket.socket) -> None:
-        app = make_admin(self._metrics.scrape, self._readiness, [self._config.admin.host])
-        self._admin = web.AppRunner(app, access_log=None, handle_signals=False)
+        admin = self._config.admin
+        playground = Playground(self._ways(), TokenCheck(admin.token))
+        watching = live.Live(self._exchanges, self._status.moving)
+        app = make_admin(
+            None if self._metrics is None else self._metrics.scrape,
+            self._readiness,
+            [admin.host, *admin.hosts],
+            [
+                *playground.routes(),
+                *exchanges.routes(self._exchanges),
+                *status.routes(self._status.whole),
+                *live.routes(watching),
+            ],
+        )
+        app.on_shutdown.append(watching.close)
+        # A page that is left ends what was asked for it.
+        self._admin = web.AppRunner(
+            app, access_log=None, handle_signals=False, handler_cancellation=True
+        )
         await self._admin.setup()
         await web.SockSite(self._admin, operator).start()
 
+    def _ways(self) -> Ways:
+        """Where the page's prompts are sent: this proxy, and each endpoint past it."""
+        host, port = self.data_address
+        if ipaddress.ip_address(host).is_unspecified:
+            host = "::1" if ":" in host else "127.0.0.1"
+        own = f"[{host}]" if ":" in host else host
+        return Ways(
+            Way(f"http://{own}:{port}/v1/chat/completions"),
+            {one.name: _direct(one) for one in self._config.endpoints},
+        )
+
     def _readiness(self) -> Readiness:
-        endpoints = {name: _state(upstream.pool) for name, upstream in self._upstreams.items()}
+        endpoints = {name: state_of(upstream.pool) for name, upstream in self._upstreams.items()}
         if self._ready:
             return Readiness(True, endpoints=endpoints)
         return Readiness(False, ("starting or draining",), endpoints)
+
+    def _let_watch(self, metrics: Metrics) -> None:
+        """What is read at each scrape, and the settings that are in use."""
+        metrics.watch_log("access", lambda: self._access_log.dropped)
+        metrics.watch_admission(self._admission_figures)
+        metrics.watch_breakers(lambda: self._knowledge.breakers(time.monotonic()))
+        for name, upstream in self._upstreams.items():
+            metrics.watch_pool(name, partial(figures_of, upstream.pool))
+        metrics.process.config_loaded(_digest(self._config))
 
     def _admission_figures(self) -> Iterator[tuple[str, str, dict[str, float | None]]]:
         for (endpoint, model), figures in self._admission.figures().items():
@@ -206,6 +291,38 @@ class App:
         )
 
 
+def _direct(endpoint: Endpoint) -> Way:
+    url = f"{endpoint.base_url}{endpoint.paas_path}/chat/completions"
+    tls = client_context(endpoint.ca_file) if url.startswith("https") else None
+    return Way(url, next(iter(endpoint.keys()), None), tls)
+
+
+def _sharing(config: Config, metrics: Metrics | None) -> Sharing | None:
+    if metrics is None or config.metrics.folder is None:
+        return None
+    return Sharing(config.metrics.folder, metrics)
+
+
+def _tracing(config: Config) -> Tracing | None:
+    """Raises ModuleNotFoundError without the extra `otel`."""
+    if config.tracing == "off":
+        return None
+    from proxy.observe.tracing import Tracing
+
+    return Tracing(config.tracing, {one.name: one.base_url for one in config.endpoints})
+
+
+def _tracer(config: Config) -> Tracer | None:
+    if config.tracing == "off":
+        return None
+    return Tracer(config.tracing.sample, random.random, secrets.token_hex)
+
+
+def _digest(config: Config) -> str:
+    """Tells settings from others, all defaults included; secrets are masked."""
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:12]
+
+
 def _ids() -> Callable[[], str]:
     """Request ids: unlike any other process's, one after the other within this one."""
     count = itertools.count(1)
@@ -231,7 +348,7 @@ class _PoolObserver:
     """Carries what happens to an endpoint's connections to the metrics; its ups and downs to the
     log, once each."""
 
-    def __init__(self, endpoint: str, metrics: Metrics) -> None:
+    def __init__(self, endpoint: str, metrics: Metrics | None) -> None:
         self._endpoint = endpoint
         self._metrics = metrics
         self._down = False
@@ -240,18 +357,26 @@ class _PoolObserver:
         if self._down:
             self._down = False
             log.warning("endpoint %s is reached again", self._endpoint)
-        self._metrics.connected(
-            self._endpoint, phases.dns, phases.tcp, phases.tls or None, phases.alpn or "http/1.1"
-        )
+        if self._metrics is not None:
+            self._metrics.connected(
+                self._endpoint,
+                phases.dns,
+                phases.tcp,
+                phases.tls or None,
+                phases.alpn or "http/1.1",
+                phases.certificate_expires,
+            )
 
     def connect_failed(self, error: ConnectFailed) -> None:
-        self._metrics.connect_failed(self._endpoint, error.code)
+        if self._metrics is not None:
+            self._metrics.connect_failed(self._endpoint, error.code)
         if not self._down:
             self._down = True
             log.warning("endpoint %s cannot be reached: %s", self._endpoint, error)
 
     def closed(self, reason: str, age: float) -> None:
-        self._metrics.connection_closed(self._endpoint, reason, age)
+        if self._metrics is not None:
+            self._metrics.connection_closed(self._endpoint, reason, age)
 
 
 def _capabilities(models_file: Path | None) -> Capabilities:
@@ -267,29 +392,3 @@ def _label_names(config: Config, models: tuple[str, ...]) -> LabelNames:
         endpoints=[endpoint.name for endpoint in config.endpoints],
         regions={endpoint.name: endpoint.region for endpoint in config.endpoints},
     )
-
-
-def _figures(pool: Pool) -> Callable[[], dict[str, float]]:
-    """A pool's gauges, read at each scrape."""
-
-    def read() -> dict[str, float]:
-        stats = pool.stats()
-        figures: dict[str, float] = {
-            "connections": stats.connections,
-            "opening": stats.opening,
-            "idle": stats.idle,
-            "streams": stats.streams,
-            "waiting": stats.waiting,
-        }
-        if stats.rtt is not None:
-            figures["ping_round_trip"] = stats.rtt
-        return figures
-
-    return read
-
-
-def _state(pool: Pool) -> str:
-    stats = pool.stats()
-    if stats.connections or stats.speaks == "http/1.1":
-        return "up"
-    return "down" if stats.failures else "connecting"

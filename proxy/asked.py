@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from proxy.core.wire.dialect import Dialect
 from proxy.core.wire.target import Target
+from proxy.core.wire.trace import Trace
 from proxy.net.downstream import Headers
 
 
@@ -26,3 +27,4 @@ class Asked(NamedTuple):
     """The client does."""
     hasty: bool
     """The caller set deadlines of its own: that one was missed says nothing of a candidate."""
+    trace: Trace | None

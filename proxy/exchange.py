@@ -30,7 +30,7 @@ from proxy.core.wire import headers as policy
 from proxy.core.wire.request import ChatRequest, parse
 from proxy.core.wire.target import Kind, Target, dialect_of, resolve
 from proxy.errors import AnswerTooLarge, ClientGone, InternalError, ProxyError, UpstreamSaid
-from proxy.facts import Facts
+from proxy.facts import Facts, Running
 from proxy.flight import Seat, board
 from proxy.house import LARGEST_ANSWER, House
 from proxy.lane import Lane
@@ -52,6 +52,7 @@ class Exchange:
             policy.request_id(self._headers, house.new_id),
             Timeline(house.clock()),
             house.dialects["openai"],
+            None if house.tracer is None else house.tracer.begin(self._headers),
         )
         self._interrupted: str | None = None
         self._hasty = False
@@ -135,6 +136,7 @@ class Exchange:
             streams=request.stream or route.stream.upgrade,
             wants_stream=request.stream,
             hasty=self._hasty,
+            trace=facts.trace,
         )
         pursuit: Pursuit | Seat
         if route.share and request.stream:
@@ -262,6 +264,7 @@ class Exchange:
                 b"",
                 request_id=facts.id,
                 key=house.knowledge.secret(candidate, None),
+                trace=facts.join(),
             ),
             head=self._passed_head,
             total=route.timeouts.total,
@@ -278,6 +281,10 @@ class Exchange:
         facts.stage = "streaming"
         ours = reply.added(facts, stream=False)
         return policy.to_client(answer.head.headers, stream=False) + ours
+
+    def peek(self) -> Running:
+        """How far it has come."""
+        return self._facts.peek()
 
     # --- the end ---------------------------------------------------------------------------
 

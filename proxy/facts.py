@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from proxy.core.flow.timeline import Timeline
 from proxy.core.policy.route import Candidate, Route
-from proxy.core.record import AttemptRecord, Record, Usage
+from proxy.core.record import AttemptRecord, Record, SpanIds, Usage
 from proxy.core.wire.dialect import Dialect
 from proxy.core.wire.target import Kind, Target
+from proxy.core.wire.trace import Trace
 from proxy.errors import ClientGone
 from proxy.net.attempt import Attempt
 from proxy.net.downstream import Client
 from proxy.net.passthrough import Answer
 from proxy.pursuit import Pursuit
+
+
+class Running(NamedTuple):
+    """An exchange that runs, as far as it has come."""
+
+    request_id: str
+    requested_model: str | None
+    route: str | None
+    """None until there is a choice."""
+    endpoint: str | None
+    """Of the attempt that is asked, or answers."""
+    stage: str
+    """As in its record."""
+    received: float
+    """On the clock of its timeline."""
 
 
 @dataclass(slots=True)
@@ -24,6 +41,8 @@ class Facts:
     timeline: Timeline
     """The exchange's own, until an attempt answers: then that attempt's."""
     dialect: Dialect
+    trace: Trace | None = None
+    """None when tracing is off."""
     target: Target | None = None
     model: str | None = None
     """The model that was asked for."""
@@ -32,6 +51,7 @@ class Facts:
     pursuit: Pursuit | None = None
     passed: Answer | None = None
     passed_to: Candidate | None = None
+    passed_span: SpanIds | None = None
     usage: Usage | None = None
     finish_reason: str | None = None
     upstream_code: str | None = None
@@ -47,6 +67,13 @@ class Facts:
     """It found the flight of an identical request under way, and has its answer."""
     accounts: bool = True
     """Its record tells of the attempts and of what they cost: one of those who share does."""
+
+    def join(self) -> list[tuple[str, str]] | None:
+        """What is passed through becomes a span of the trace. The headers that say so upstream."""
+        if self.trace is None:
+            return None
+        self.passed_span = self.trace.child()
+        return self.trace.headers(self.passed_span)
 
     def follow(self, attempt: Attempt) -> None:
         """Take over the marks of an attempt that is not this exchange's alone.
@@ -71,6 +98,25 @@ class Facts:
         lane = self.pursuit.current
         return None if lane is None else lane.candidate
 
+    @property
+    def reached(self) -> str:
+        """The stage it has come to, in the words of a record."""
+        if self.stage == "pursuing" and self.pursuit is not None:
+            return self.pursuit.stage
+        return self.stage
+
+    def peek(self) -> Running:
+        """The exchange as it is at this moment. Changes nothing."""
+        served = self.served_by
+        return Running(
+            request_id=self.id,
+            requested_model=self.model,
+            route=None if self.route is None else self.route.name,
+            endpoint=None if served is None else served.endpoint.name,
+            stage=self.reached,
+            received=self.timeline.received,
+        )
+
     def record(self, client: Client) -> Record:
         """The exchange as it ended."""
         target, served, pursuit, route = self.target, self.served_by, self.pursuit, self.route
@@ -78,9 +124,6 @@ class Facts:
         attempts = pursuit.records() if pursuit is not None and accounts else []
         if target is not None and target.kind is Kind.PASSTHROUGH and served is not None:
             attempts.append(self._passed_record(served))
-        stage = self.stage
-        if stage == "pursuing" and pursuit is not None:
-            stage = pursuit.stage
         reason = None if route is None else route.reason
         return Record(
             request_id=self.id,
@@ -95,7 +138,7 @@ class Facts:
             stream=self.stream,
             status=self.status,
             outcome=self.outcome,
-            stage=stage,
+            stage=self.reached,
             timeline=self.timeline,
             attempts=tuple(attempts),
             usage=self.usage if accounts else None,
@@ -111,7 +154,15 @@ class Facts:
             predicted=None if pursuit is None or not accounts else pursuit.chosen.predicted,
             decisions=() if pursuit is None or not accounts else pursuit.decisions,
             shared=self.shared,
+            trace_id=None if self.trace is None else self.trace.ids.trace_id,
+            span=None if self.trace is None else self.trace.ids,
+            answer_span=self._answer_span(),
         )
+
+    def _answer_span(self) -> SpanIds | None:
+        """Of an attempt that another exchange made, whose answer this one had too."""
+        lane = None if self.pursuit is None or not self.shared else self.pursuit.current
+        return None if lane is None else lane.span
 
     def _passed_record(self, candidate: Candidate) -> AttemptRecord:
         """What is passed through is one attempt too; a client that left cancelled it."""
@@ -134,6 +185,7 @@ class Facts:
             first_byte=None,
             ended=timeline.finished or timeline.received,
             won=True,
+            span=self.passed_span,
         )
 
 

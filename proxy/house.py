@@ -13,6 +13,7 @@ from proxy.core.record import Record
 from proxy.core.wire import headers as policy
 from proxy.core.wire.dialect import Dialect
 from proxy.core.wire.target import Kind, Target, upstream_url
+from proxy.core.wire.trace import Tracer
 from proxy.knowledge import Knowledge
 from proxy.net.admission import Admission
 from proxy.net.upstream import Outgoing, Upstream
@@ -51,6 +52,8 @@ class House:
     """Called once for each exchange, when it is over."""
     broke: Callable[[str], None]
     """Called, inside the `except`, with the id of an exchange that a defect of ours ended."""
+    tracer: Tracer | None
+    """None when tracing is off: what a caller says of its trace is only passed on then."""
 
     def outgoing(
         self,
@@ -62,8 +65,9 @@ class House:
         *,
         request_id: str,
         key: str | None,
+        trace: list[tuple[str, str]] | None,
     ) -> Outgoing:
-        """The request as `endpoint` gets it, with `key` in place of the caller's if there is one.
+        """The request as `endpoint` gets it, with `key` and `trace` for the caller's if given.
 
         Chat answers are read here: never compressed.
         """
@@ -81,6 +85,7 @@ class House:
                 api_key=key,
                 chat=target.kind is Kind.CHAT,
                 request_id=request_id,
+                trace=trace,
             ),
             body,
         )

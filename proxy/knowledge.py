@@ -38,6 +38,17 @@ class Chosen(NamedTuple):
     """Seconds to first content that are expected of the first."""
 
 
+class Seen(NamedTuple):
+    """What is known of one candidate, for who only looks."""
+
+    breaker: str | None
+    """closed, half_open or open; None: it has none."""
+    error_rate: float | None
+    """Share of failures among its latest attempts; None: nothing was learned of it."""
+    predicted: float | None
+    """Seconds to first content that are expected of it, the wait for admission included."""
+
+
 class Knowledge:
     """For one process; in one event loop's thread."""
 
@@ -115,8 +126,7 @@ class Knowledge:
 
     def vitals(self, route: Route, candidate: Candidate) -> Vitals:
         """What is known of a candidate; its breaker may be the route's own."""
-        health = self._health.get(route.name) or self._health[""]
-        return health.of(candidate.model, candidate.endpoint.name, candidate.keys)
+        return self._health_of(route).of(candidate.model, candidate.endpoint.name, candidate.keys)
 
     def choose(
         self,
@@ -143,6 +153,31 @@ class Knowledge:
         )
         return Chosen(choice.order, choice.reason, options[choice.order[0]].predicted)
 
+    def look(self, route: Route, candidate: Candidate, shape: Shape, now: float) -> Seen:
+        """What a choice for a request of that shape would know now. Looking changes nothing.
+
+        Where the caller's own key is used, its wait for admission is not known here.
+        """
+        vitals = self._health_of(route).find(
+            candidate.model, candidate.endpoint.name, candidate.keys
+        )
+        if vitals is None:
+            has_breaker = isinstance(route.attempts.breaker, Breaker)
+            return Seen("closed" if has_breaker else None, None, None)
+        place = Place(candidate.endpoint.name, candidate.keys or OWN_KEYS, candidate.model)
+        predicted = self._predicted(route, vitals, shape, place, now)
+        failed = vitals.error_rate(now)
+        return Seen(
+            None if vitals.breaker is None else vitals.breaker.state(now),
+            failed if failed or predicted is not None else None,
+            predicted,
+        )
+
+    def models(self) -> list[str]:
+        """Models that were asked of somebody lately, the latest first."""
+        known = [model for health in self._health.values() for (model, _, _), _ in health]
+        return list(dict.fromkeys(reversed(known)))
+
     def breakers(self, now: float) -> Iterator[tuple[str, str, str]]:
         """Endpoint, model and state of each breaker."""
         for health in self._health.values():
@@ -154,18 +189,28 @@ class Knowledge:
         self, route: Route, candidate: Candidate, shape: Shape, place: Place, now: float
     ) -> Option:
         vitals = self.vitals(route, candidate)
-        predicted = vitals.first_content(route.confidence, shape, now)
-        wait = self._wait(place, now)
         name = candidate.endpoint.name
         return Option(
             tier=candidate.tier,
             allowed=vitals.allows(now),
-            predicted=None if predicted is None else predicted + wait,
+            predicted=self._predicted(route, vitals, shape, place, now),
             weight=vitals.weight(shape, now),
             rtt=self._round_trip(name),
             id=f"{name}/{candidate.model}/{candidate.keys or ''}",
             slower=vitals.slower(shape, now),
         )
+
+    def _predicted(
+        self, route: Route, vitals: Vitals, shape: Shape, place: Place, now: float
+    ) -> float | None:
+        """Seconds to first content, the wait for a place included."""
+        content = vitals.first_content(route.confidence, shape, now)
+        return None if content is None else content + self._wait(place, now)
+
+    def _health_of(self, route: Route) -> Health:
+        """The route's own, where its breaker is not everybody's."""
+        own = self._health.get(route.name)
+        return self._health[""] if own is None else own
 
     def _refuse_open(self, route: Route, now: float) -> None:
         """Raises NoCandidate when every breaker is open: asking would only make it worse."""

@@ -12,9 +12,10 @@ from proxy.core.policy.health import Shape, Ticket, Vitals
 from proxy.core.policy.outcome import Outcome
 from proxy.core.policy.retry import OWN_LIMIT, Failure, Verdict, judge
 from proxy.core.policy.route import Candidate
-from proxy.core.record import AttemptRecord, Usage
+from proxy.core.record import AttemptRecord, SpanIds, Usage
 from proxy.core.wire.answers import error_message
 from proxy.core.wire.dialect import Answer, Dialect, is_json
+from proxy.core.wire.trace import Trace
 from proxy.errors import (
     ClientGone,
     ConnectFailed,
@@ -56,6 +57,7 @@ class Lane:
         "error",
         "is_probe",
         "permit",
+        "span",
         "start",
         "verdict",
         "vitals",
@@ -83,6 +85,7 @@ class Lane:
         self.permit: Permit | None = None
         self.waited = 0.0
         """Seconds in the queue of admission."""
+        self.span: SpanIds | None = None
         self.answer: Answer | None = None
         """What a whole answer says of itself."""
         self.error: ProxyError | None = None
@@ -157,6 +160,13 @@ class Lane:
             reused=attempt is not None and attempt.reused,
             answered=head is not None,
         )
+
+    def join(self, trace: Trace | None) -> list[tuple[str, str]] | None:
+        """The attempt becomes a span of `trace`. The headers that tell its upstream so."""
+        if trace is None:
+            return None
+        self.span = trace.child()
+        return trace.headers(self.span)
 
     # --- what it teaches -------------------------------------------------------------------
 
@@ -296,6 +306,7 @@ class Lane:
             usage=usage,
             upstream_code=self.upstream_code,
             waited=self.waited,
+            span=self.span,
         )
 
 

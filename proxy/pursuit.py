@@ -118,14 +118,9 @@ class Pursuit:
     def prepare(self, start: Start) -> Lane:
         candidate = self._route.candidates[start.candidate]
         vitals = self._house.knowledge.vitals(self._route, candidate)
-        lane = Lane(
-            start,
-            candidate,
-            vitals,
-            self._shape if self._learns else None,
-            only=len(self._route.candidates) == 1,
-            hasty=self._asked.hasty,
-        )
+        shape = self._shape if self._learns else None
+        only = len(self._route.candidates) == 1
+        lane = Lane(start, candidate, vitals, shape, only=only, hasty=self._asked.hasty)
         self.lanes.append(lane)
         return lane
 
@@ -314,6 +309,7 @@ class Pursuit:
             rewritten.body,
             request_id=asked.id,
             key=house.knowledge.secret(candidate, None if lane.permit is None else lane.permit.key),
+            trace=lane.join(asked.trace),
         )
         timeline = Timeline(asked.received)
         pipe = Pipe(asked.dialect, route.stream, timeline) if asked.streams else None

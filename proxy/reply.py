@@ -11,6 +11,7 @@ from collections.abc import Callable
 from proxy.core.flow.metadata import Annotated
 from proxy.core.flow.timeline import Timeline
 from proxy.core.policy.retry import OVERLOADED_FOR, Reaction
+from proxy.core.record import overhead
 from proxy.core.wire import headers as policy
 from proxy.core.wire.answers import error_body, error_message, masked
 from proxy.errors import (
@@ -138,7 +139,7 @@ def added(
         model=served.model if served else None,
         endpoint=served.endpoint.name if served else None,
         attempts=(pursuit.attempts or None) if pursuit else None,
-        timings=_timings(facts.timeline, whole=False),
+        timings=_timings(facts, facts.timeline),
         stream=stream,
         should_retry=should_retry,
         retry_after=retry_after,
@@ -170,14 +171,50 @@ def annotated(
         "changes": pursuit.changes,
         "attempts": pursuit.attempts,
     }
-    return Annotated(write, decision, lambda: _timings(timeline(), whole=True))
+    return Annotated(write, decision, lambda: _timings(facts, timeline(), ended=True))
 
 
-def _timings(timeline: Timeline, *, whole: bool) -> list[tuple[str, float]]:
-    """Stages that have been reached, seconds since the request came."""
-    t = timeline
-    marks = [("sent", t.sent), ("headers", t.headers), ("first_event", t.first_event)]
-    if whole:
-        marks += [("first_token", t.first_token), ("first_content", t.first_content)]
-        marks += [("last_event", t.last_event)]
-    return [(name, mark - t.received) for name, mark in marks if mark is not None]
+def _timings(facts: Facts, t: Timeline, *, ended: bool = False) -> list[tuple[str, float]]:
+    """What `server-timing` and the last comment of `emit_metadata` tell, in seconds: when each
+    stage was reached since the request came, as far as it has been, and our overhead.
+
+    parsed          the body was read and understood
+    admitted        the attempt that answers got its place, and began
+    sent            it was on a connection
+    headers         the upstream's head came
+    first_byte first_event first_token first_content   of its answer
+    committed       the status goes to the client
+    last_event      only in the comment
+    overhead        no moment but a span: of the time until `committed`, ours alone
+    """
+    admitted, elsewhere = _admitted(facts)
+    marks = (
+        ("parsed", t.parsed),
+        ("admitted", admitted),
+        ("sent", t.sent),
+        ("headers", t.headers),
+        ("first_byte", t.first_byte),
+        ("first_event", t.first_event),
+        ("first_token", t.first_token),
+        ("first_content", t.first_content),
+        ("committed", t.committed),
+        ("last_event", t.last_event if ended else None),
+    )
+    reached = [(name, mark - t.received) for name, mark in marks if mark is not None]
+    ours = overhead(t, elsewhere)
+    return reached if ours is None else [*reached, ("overhead", ours)]
+
+
+def _admitted(facts: Facts) -> tuple[float | None, float]:
+    """When the attempt that answers began, and how long that was waited for elsewhere.
+
+    Where the answer is another exchange's there is no such moment.
+    """
+    pursuit = facts.pursuit
+    answering = None if pursuit is None or facts.shared else pursuit.current
+    if pursuit is None or answering is None or answering.attempt is None or not answering.won:
+        return None, 0.0
+    begun = next(lane for lane in pursuit.lanes if lane.attempt is not None)
+    assert begun.attempt is not None
+    at = answering.attempt.started
+    return at, at - begun.attempt.started + begun.waited

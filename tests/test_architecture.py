@@ -40,12 +40,14 @@ MAY_IMPORT = {
             *("pursuit", "reply"),
         }
     ),
+    "status": frozenset({"", "config", "core", "facts", "house", "net", "observe"}),
     "simulator": frozenset({""}),
     "bench": frozenset({"", "core", "errors"}),
+    "sharing": frozenset({"net", "observe"}),
     "app": frozenset(
         {
             *("", "admin", "config", "core", "errors", "exchange", "house", "knowledge"),
-            *("net", "observe"),
+            *("net", "observe", "sharing", "status"),
         }
     ),
     "cli": frozenset(
@@ -152,7 +154,7 @@ def test_core_is_pure() -> None:
     "module",
     [
         *("exchange.py", "facts.py", "flight.py", "house.py", "knowledge.py", "lane.py"),
-        *("pursuit.py", "reply.py"),
+        *("pursuit.py", "reply.py", "status.py"),
     ],
 )
 def test_the_exchange_needs_neither_aiohttp_nor_asyncio(module: str) -> None:

@@ -2,6 +2,7 @@
 
 models      the settings themselves: look here first; then routes, attempts, params, observing
 load        file, environment and command line -> `Config`, or a `ConfigError` with all problems
+effective   the settings in effect as text, secrets masked
 yaml_file   YAML with the line of every key
 problems    what is wrong, in words
 unused      what has no effect, in words
@@ -11,6 +12,7 @@ units, secret, origin, types   how single values are read and checked
 from __future__ import annotations
 
 from proxy.config.attempts import Admission, Attempts, Breaker, Hedge
+from proxy.config.effective import effective
 from proxy.config.load import bundled, load
 from proxy.config.models import (
     Admin,
@@ -58,5 +60,6 @@ __all__ = [
     "Timeouts",
     "Tracing",
     "bundled",
+    "effective",
     "load",
 ]

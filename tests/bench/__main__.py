@@ -18,7 +18,9 @@ from tests.bench.peers import Bench, Upstream, build, missing, peer, upstream
 from tests.bench.processes import BenchError
 from tests.bench.scenes import SCENES, Figures, Scene, hold_streams, quick, run_load, warm_up
 
-PEERS = ("direct", "nginx", "haproxy", "glm-proxy")
+PEERS = ("direct", "nginx", "haproxy", "glm-proxy", "bare", "full")
+"""`bare` and `full` are glm-proxy with everything off, and on, that tells of what happened."""
+USUAL = PEERS[:4]
 _MEM_ROUNDS = 3
 
 
@@ -49,7 +51,7 @@ def _options() -> argparse.Namespace:
     p = argparse.ArgumentParser(prog="bench", description=__doc__)
     p.add_argument("--rounds", type=int, help="rounds per scene (5; with --quick 2)")
     p.add_argument("--scenes", type=names(tuple(SCENES)), default=list(SCENES))  # type: ignore[arg-type]
-    p.add_argument("--peers", type=names(PEERS), default=list(PEERS))  # type: ignore[arg-type]
+    p.add_argument("--peers", type=names(PEERS), default=list(USUAL))  # type: ignore[arg-type]
     p.add_argument("--upstream", choices=("h1", "tls", "both"), default="both")
     p.add_argument("--seed", type=int, default=1, help="of the order of the rounds")
     p.add_argument("--quick", action="store_true", help="two short rounds")

@@ -11,9 +11,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import trustme
 
@@ -148,7 +149,12 @@ def peer(
     text, command = _SETTINGS[name](bench, upstream, port, config)
     config.write_text(text)
     command = [*prefix, str(config)] if prefix else command
-    with child(command, bench.cores.peer, config.with_suffix(".log")) as process:
+    log = config.with_suffix(".log")
+    with ExitStack() as stack:
+        if name == "full":
+            look = _looking(json.loads(text))
+            stack.enter_context(child(look, bench.cores.measuring, log)).read_line()
+        process = stack.enter_context(child(command, bench.cores.peer, log))
         wait_for_port(port, process)
         yield Peer(name, port, process.pid)
 
@@ -156,8 +162,6 @@ def peer(
 def missing(names: list[str], kinds: list[str]) -> dict[str, str]:
     """Peers and upstream kinds that cannot run here, and the program each lacks."""
     lacking = {n: n for n in names if n in ("nginx", "haproxy") and machine.find(n) is None}
-    if "glm-proxy" in names and not (ROOT / "proxy" / "__main__.py").exists():
-        lacking["glm-proxy"] = "proxy/__main__.py"
     if "tls" in kinds and machine.find("nghttpx") is None:
         lacking["tls"] = "nghttpx (Debian: nghttp2-proxy)"
     return lacking
@@ -219,10 +223,36 @@ listen bench
 
 
 def _glm_proxy(b: Bench, up: Upstream, port: int, config: Path) -> tuple[str, list[str]]:
+    # As access_log off is for the others.
+    return json.dumps(_settings(up, port, log={"format": "off"})), [*PROXY_COMMAND, str(config)]
+
+
+def _bare(b: Bench, up: Upstream, port: int, config: Path) -> tuple[str, list[str]]:
+    """The proxy with everything off that only tells of what happened."""
+    settings = _settings(up, port, log={"format": "off"}, metrics={"enabled": False})
+    settings["admin"]["exchanges"] = 0
+    return json.dumps(settings), [*PROXY_COMMAND, str(config)]
+
+
+def _full(b: Bench, up: Upstream, port: int, config: Path) -> tuple[str, list[str]]:
+    """The proxy with all of it on, and looked at: see `tests.bench.looking`."""
+    tracing = {"endpoint": f"http://127.0.0.1:{free_port()}", "sample": "100%"}
+    settings = _settings(up, port, log={"format": "json"}, tracing=tracing)
+    to_a_file = ["sh", "-c", 'exec "$@" >>"$0"', str(config.with_suffix(".access"))]
+    return json.dumps(settings), [*to_a_file, *PROXY_COMMAND, str(config)]
+
+
+def _looking(settings: dict[str, Any]) -> list[str]:
+    collector = settings["tracing"]["endpoint"].rpartition(":")[2]
+    admin = str(settings["admin"]["port"])
+    return [sys.executable, "-m", "tests.bench.looking", collector, admin]
+
+
+def _settings(up: Upstream, port: int, **sections: dict[str, Any]) -> dict[str, Any]:
     endpoint: dict[str, str] = {"name": "mock", "base_url": up.url}
     if up.kind == "tls":
         endpoint["ca_file"] = str(up.ca_file)
-    settings = {
+    return {
         "server": {
             "host": "127.0.0.1",
             "port": port,
@@ -231,12 +261,17 @@ def _glm_proxy(b: Bench, up: Upstream, port: int, config: Path) -> tuple[str, li
         },
         "admin": {"host": "127.0.0.1", "port": free_port()},
         "endpoints": [endpoint],
-        "log": {"format": "off"},  # as access_log off is for the others
+        **sections,
     }
-    return json.dumps(settings, indent=1), [*PROXY_COMMAND, str(config)]
 
 
-_SETTINGS = {"nginx": _nginx, "haproxy": _haproxy, "glm-proxy": _glm_proxy}
+_SETTINGS = {
+    "nginx": _nginx,
+    "haproxy": _haproxy,
+    "glm-proxy": _glm_proxy,
+    "bare": _bare,
+    "full": _full,
+}
 
 
 def _program(name: str) -> str:

@@ -30,6 +30,7 @@ class Row:
 ROWS = (
     Row("b50", "CPU per event, b50, us", "cpu_per_event", beside="ratio"),
     Row("b200", "CPU per event, b200, us", "cpu_per_event", beside="ratio"),
+    Row("long", "CPU per event, long, us", "cpu_per_event", digits=2, beside="ratio"),
     Row("r", "CPU per request, r, us", "cpu_per_request", beside="ratio"),
     Row("r", "requests per second, r", "requests_per_s", digits=0),
     Row("b50", "event latency p50, b50, us", "event_p50", digits=0, beside="added"),
@@ -130,6 +131,10 @@ def _kb_per_stream(rounds: list[Round]) -> float | None:
     return _median(values(rounds, _row("kb_per_stream"), "glm-proxy"))
 
 
+def _told(rounds: list[Round]) -> float | None:
+    return _median(added(rounds, _row("cpu_per_event"), "full", to="bare"))
+
+
 def _row(figure: str) -> Row:
     return next(row for row in ROWS if row.figure == figure)
 
@@ -141,6 +146,7 @@ BARS = (
     Bar("event latency p50, b200", "b200", 20, "us over nginx", _over_nginx),
     Bar("added TTFB, a2", "a2", 0.5, "ms", _added_ttfb),
     Bar("held stream", "mem", 12, "KB", _kb_per_stream),
+    Bar("everything told against nothing, long", "long", 1.0, "us CPU per event", _told),
 )
 
 

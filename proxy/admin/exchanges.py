@@ -1,0 +1,121 @@
+"""`/admin/exchanges`: which exchanges finished lately, which failed, which were slowest.
+`/admin/exchanges/ID`: one of them, with where its time went.
+
+All texts in an answer are safe to show as text: they are cut and masked as in the access log.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aiohttp import web
+
+from proxy.admin.answers import as_json, refusal
+from proxy.core.record import Record
+from proxy.observe.access_log import fields
+from proxy.observe.exchanges import Exchanges, Kept
+from proxy.observe.redact import identifier, plain, sentence
+from proxy.observe.stages import stages
+
+_PATH: Final = "/admin/exchanges"
+_KINDS: Final = ("recent", "slowest", "failed")
+_MOST: Final = 1000
+_USUAL: Final = 50
+
+
+def routes(exchanges: Exchanges) -> list[web.AbstractRouteDef]:
+    """For GET and HEAD."""
+    shown = _Shown(exchanges)
+    return [web.get(_PATH, shown.several), web.get(_PATH + "/{id}", shown.one)]
+
+
+def summary(kept: Kept) -> dict[str, Any]:
+    """One exchange in a list. Times are seconds, `time` since the epoch; null is not known."""
+    record = kept.record
+    return {
+        "request_id": identifier(record.request_id),
+        "time": round(kept.time, 3),
+        "kind": record.kind,
+        "route": record.route,
+        "requested_model": plain(record.requested_model),
+        "served_model": plain(record.served_model),
+        "endpoint": record.endpoint,
+        "stream": record.stream,
+        "status": record.status,
+        "outcome": record.outcome,
+        "stage": record.stage,
+        "ttfb_s": _seconds(record.ttfb),
+        "ttft_s": _seconds(record.ttft),
+        "first_content_s": _seconds(record.first_content),
+        "duration_s": _seconds(record.duration),
+        "attempt_count": len(record.attempts),
+        "trace_id": record.trace_id,
+        "error": None if record.error is None else sentence(record.error),
+        "stages": [[stage, _seconds(span)] for stage, span in stages(record)],
+    }
+
+
+def detail(kept: Kept) -> dict[str, Any]:
+    """One exchange in full: its summary, what the access log tells of it, and when each stage and
+    each attempt began, in seconds since the request came. `time` is the summary's."""
+    record = kept.record
+    told = fields(record, kept.time)
+    received = record.timeline.received
+    for attempt, one in zip(told["attempts"], record.attempts, strict=True):
+        attempt["start_s"] = _seconds(one.started - received)
+    return told | summary(kept) | {"timeline": _timeline(record)}
+
+
+def _timeline(record: Record) -> list[dict[str, Any]]:
+    at, spans = 0.0, []
+    for stage, span in stages(record):
+        spans.append({"stage": stage, "start_s": _seconds(at), "duration_s": _seconds(span)})
+        at += span
+    return spans
+
+
+def _seconds(span: float | None) -> float | None:
+    return None if span is None else round(span, 6)
+
+
+class _Shown:
+    """One method per path."""
+
+    def __init__(self, exchanges: Exchanges) -> None:
+        self._exchanges = exchanges
+
+    async def several(self, request: web.Request) -> web.Response:
+        kinds, limits = request.query.getall("kind", []), request.query.getall("limit", [])
+        kind = kinds[0] if kinds else _KINDS[0]
+        if len(kinds) > 1 or kind not in _KINDS:
+            return _wrong("kind", f"must be one of {', '.join(_KINDS)}")
+        limit = _number(limits[0]) if limits else _USUAL
+        if len(limits) > 1 or limit is None:
+            return _wrong("limit", f"must be a whole number from 1 to {_MOST}")
+        match kind:
+            case "slowest":
+                found = self._exchanges.slowest(limit)
+            case "failed":
+                found = self._exchanges.failed(limit)
+            case _:
+                found = self._exchanges.recent(limit)
+        return as_json({"exchanges": [summary(kept) for kept in found]})
+
+    async def one(self, request: web.Request) -> web.Response:
+        kept = self._exchanges.find(request.match_info["id"])
+        if kept is None:
+            message = "no exchange of this id is remembered; see admin.exchanges"
+            return refusal(404, "not_found", message, param="id")
+        return as_json(detail(kept))
+
+
+def _wrong(field: str, message: str) -> web.Response:
+    return refusal(400, "wrong_query", f"{field} {message}", param=field)
+
+
+def _number(text: str) -> int | None:
+    """A count in plain digits; None: it is none, or too large a one."""
+    if not text.isascii() or not text.isdecimal() or len(text) > len(str(_MOST)):
+        return None
+    number = int(text)
+    return number if 1 <= number <= _MOST else None

@@ -1,0 +1,96 @@
+// Both ways of the playground on one axis of time, growing while they answer.
+
+import { byId, el, setText } from "./dom.js";
+import { few, seconds } from "./format.js";
+import { drawBar, drawTicks, roundUp } from "./stages.js";
+import { t } from "./words.js";
+
+const SAME = 1.05; // ratios up to this are no difference
+
+export class Race {
+  #panes;
+  #target = 5;
+  #holder = byId("race");
+  #ticks = el("div", { class: "ticks", "aria-hidden": "true" });
+  #rows;
+
+  /** `panes`: {proxied, direct}. */
+  constructor(panes) {
+    this.#panes = panes;
+    this.#rows = Object.keys(panes).map((way) => {
+      const name = el("span", { class: "race-name" });
+      const bar = el("div", { class: "bar" });
+      const time = el("span", { class: "num" });
+      return { way, name, bar, time };
+    });
+    const axis = el("div", { class: "race-row" }, el("span"), this.#ticks, el("span"));
+    const rows = this.#rows.map(({ name, bar, time }) => el("div", { class: "race-row" }, name, bar, time));
+    this.#holder.append(axis, ...rows);
+  }
+
+  target(seconds) {
+    this.#target = seconds;
+  }
+
+  draw() {
+    const runs = this.#rows.map(({ way }) => this.#panes[way].run);
+    this.#holder.setAttribute("aria-label", t("race_caption"));
+    this.#holder.hidden = runs.every((run) => run === null);
+    const lengths = runs.map((run) => (run === null ? 0 : elapsed(run)));
+    const axis = roundUp(Math.max(this.#target * 1.2, ...lengths));
+    this.#holder.style.setProperty("--target-at", `${(100 * this.#target) / axis}%`);
+    drawTicks(this.#ticks, axis, this.#target);
+    this.#rows.forEach(({ way, name, bar, time }, index) => {
+      const run = runs[index];
+      setText(name, t(`way_${way}`));
+      setText(time, run === null ? "–" : seconds(first(run) ?? null));
+      drawBar(bar, { spans: run === null ? [] : parts(run), axis, marker: first(run) ?? null });
+    });
+  }
+
+  /** What the two say about each other, once both are over. */
+  verdict() {
+    const line = byId("verdict");
+    const [proxied, direct] = [this.#panes.proxied.run, this.#panes.direct.run];
+    if (!proxied?.over || !direct?.over) {
+      setText(line, "");
+      return;
+    }
+    const [one, other] = [first(proxied), first(direct)];
+    if (one === undefined || other === undefined || one <= 0 || other <= 0) {
+      setText(line, "");
+      return;
+    }
+    const times = few(Math.max(one, other) / Math.min(one, other));
+    const words = { times, proxied: seconds(one), direct: seconds(other) };
+    const same = Math.max(one, other) / Math.min(one, other) < SAME;
+    setText(line, t(same ? "verdict_same" : one < other ? "verdict_sooner" : "verdict_later", words));
+  }
+}
+
+const first = (run) => run?.done?.first_content_s ?? run?.first_content;
+
+/** Seconds: what the server said last, or the clock here while it is silent. */
+function elapsed(run) {
+  if (run.over) return run.latest ?? 0;
+  return Math.max(run.latest ?? 0, (performance.now() - run.begun) / 1000);
+}
+
+function parts(run) {
+  const marks = [
+    ["upstream_headers", run.head?.t_s],
+    ["first_token", run.done?.ttft_s ?? run.first_token],
+    ["reasoning", first(run)],
+    ["stream", run.done?.t_s],
+  ];
+  const found = [];
+  let at = 0;
+  for (const [name, mark] of marks) {
+    if (mark === undefined || mark === null) continue;
+    if (mark > at) found.push({ name, start: at, length: mark - at });
+    at = Math.max(at, mark);
+  }
+  const now = elapsed(run);
+  if (now > at) found.push({ name: first(run) === undefined ? "rest" : "stream", start: at, length: now - at });
+  return found;
+}

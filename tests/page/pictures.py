@@ -1,0 +1,128 @@
+"""Pictures of the page for the README: `python -m tests.page.pictures FOLDER [--seconds N]`.
+
+A real proxy before two simulated endpoints gets traffic with some faults, and Debian's Chromium
+looks at its page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import shutil
+import struct
+import sys
+import tempfile
+import time
+import zlib
+from pathlib import Path
+
+from selenium.webdriver import Chrome
+from selenium.webdriver.support.ui import Select
+
+from tests.page.browser import chromium
+from tests.page.real import TOKEN, RealProxy
+from tests.page.view import View, set_media, set_size
+
+WIDE, PHONE = 1366, 390
+RATE = 1.6
+"""Requests a second."""
+MOST = 250 * 1024
+"""Bytes of one picture."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the pictures go")
+    parser.add_argument("--seconds", type=float, default=600.0, help="of traffic before them")
+    asked = parser.parse_args()
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if binary is None or driver is None:
+        print("to draw them: apt-get install -y chromium chromium-driver", file=sys.stderr)
+        return 1
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="pictures-") as folder,
+        RealProxy(Path(folder), profile="default") as proxy,
+    ):
+        proxy.begin_traffic(RATE)
+        print(f"{asked.seconds:g} s of traffic on {proxy.url}", flush=True)
+        time.sleep(asked.seconds)
+        with chromium(binary, driver, Path(folder) / "chromium") as browser:
+            draw(browser, proxy.url, asked.folder)
+    sizes = {path.name: path.stat().st_size for path in sorted(asked.folder.glob("page-*.png"))}
+    for name, size in sizes.items():
+        print(f"{name}: {size / 1024:.0f} KiB")
+    return max(sizes.values()) > MOST
+
+
+def draw(browser: Chrome, url: str, folder: Path) -> None:
+    """All five."""
+    view = View(browser)
+    set_size(browser, WIDE, 2600)  # higher than the page: no scroll bar
+    view.open(url)
+    view.until(lambda: len(view.rows) >= 20)
+    view.until(lambda: view.all("#model option"))
+    time.sleep(2.5)  # some seconds of figures, and rows that come live
+    take(view, folder / "page-desktop.png", height=bottom(view, "#connections"))
+    set_media(browser, prefers_color_scheme="dark")
+    time.sleep(1.5)
+    take(view, folder / "page-dark.png", height=bottom(view, "#running"))
+    set_media(browser)
+    view.run("document.getElementById('language').click()")
+    time.sleep(1.5)
+    take(view, folder / "page-chinese.png", height=bottom(view, "#running"))
+    view.run("document.getElementById('language').click()")
+    play(view, folder / "page-playground.png")
+    set_size(browser, PHONE, 1500, phone=True)
+    view.run("scrollTo(0, 0)")
+    time.sleep(1.5)
+    take(view, folder / "page-phone.png", height=1500)
+
+
+def play(view: View, path: Path) -> None:
+    """Both ways have answered."""
+    view.find("#token").send_keys(TOKEN)
+    Select(view.find("#model")).select_by_visible_text("glm-4.6")
+    view.run("document.getElementById('send').click(); document.activeElement.blur()")
+    for way in ("proxied", "direct"):
+        view.until_text(f"#pane-{way} .pane-state", "Finished", within=60)
+    time.sleep(0.5)
+    box = view.run(
+        "const box = document.querySelector('#playground').getBoundingClientRect();"
+        "return [box.y + scrollY, box.height]"
+    )
+    take(view, path, y=box[0] - 8, height=box[1] + 16)
+
+
+def bottom(view: View, css: str) -> float:
+    """Where an element ends, and a little more."""
+    script = "return document.querySelector(arguments[0]).getBoundingClientRect().bottom + 14"
+    return float(view.run(script, css))
+
+
+def take(view: View, path: Path, *, height: float, y: float = 0.0) -> None:
+    """A part of the page, over its whole width."""
+    width = view.run("return document.documentElement.clientWidth")
+    clip = {"x": 0, "y": y, "width": width, "height": height, "scale": 1}
+    shot = view.browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "clip": clip})
+    path.write_bytes(smaller(base64.b64decode(shot["data"])))
+
+
+def smaller(png: bytes) -> bytes:
+    """The same picture, its data compressed as well as deflate can (PNG, section 11.2.4)."""
+    chunks, at = [], 8
+    while at < len(png):
+        (length,) = struct.unpack_from(">I", png, at)
+        chunks.append((png[at + 4 : at + 8], png[at + 8 : at + 8 + length]))
+        at += 12 + length
+    data = zlib.decompress(b"".join(body for name, body in chunks if name == b"IDAT"))
+    packed = zlib.compress(data, 9)
+    kept = [chunk for chunk in chunks if chunk[0] in (b"IHDR", b"sRGB")]
+    return png[:8] + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in [*kept, (b"IDAT", packed), (b"IEND", b"")]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

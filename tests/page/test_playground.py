@@ -1,0 +1,233 @@
+"""The playground: what is sent, tokens one by one as they come, and what is told when it fails."""
+
+from __future__ import annotations
+
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
+
+from tests.page.fake_admin import TOKEN, Asked, FakeAdmin
+from tests.page.samples import a_status
+from tests.page.view import View
+
+HEADERS = {
+    "x-glm-proxy-model": "glm-4-flash",
+    "x-glm-proxy-endpoint": "cn",
+    "x-glm-proxy-attempts": "2",
+}
+USAGE = {"prompt_tokens": 9, "completion_tokens": 41}
+
+
+def ready(view: View) -> None:
+    """Token and prompt are filled in, and there is something to choose from."""
+    view.until(lambda: view.all("#model option"))
+    view.find("#token").send_keys(TOKEN)
+    view.run("document.getElementById('prompt').value = 'Say hello.'")
+
+
+def send(view: View, admin: FakeAdmin) -> dict[str, Asked]:
+    ready(view)
+    view.find("#send").click()
+    return admin.asked_both_ways()
+
+
+def answer(view: View, way: str) -> list[str]:
+    return view.texts(f"#pane-{way} .answer .text")
+
+
+def times(view: View, way: str) -> dict[str, str]:
+    heads, values = (view.texts(f"#pane-{way} .times {tag}") for tag in ("dt", "dd"))
+    return dict(zip(heads, values, strict=True))
+
+
+def test_tokens_appear_one_by_one_as_they_come(view: View, admin: FakeAdmin) -> None:
+    both = send(view, admin)
+    proxied = both["proxied"]
+    view.until_text("#pane-proxied .pane-state", "Waiting for the first event")
+    proxied.say("head", status=200, t_s=0.31, headers=HEADERS)
+    view.until(lambda: times(view, "proxied")["Headers"] == "310 ms")
+    assert answer(view, "proxied") == []
+    for at, kind, text, shown in [
+        (0.4, "reasoning", "Let", ["Let"]),
+        (0.5, "reasoning", " me", ["Let me"]),
+        (0.6, "content", "Hel", ["Let me", "Hel"]),
+        (0.7, "content", "lo, ", ["Let me", "Hello, "]),
+        (0.8, "content", "你好", ["Let me", "Hello, 你好"]),
+    ]:
+        proxied.say("delta", t_s=at, kind=kind, text=text)
+        view.until(lambda shown=shown: answer(view, "proxied") == shown)
+    assert answer(view, "direct") == []
+    proxied.say("done", t_s=1.4, finish_reason="stop", usage=USAGE, ttft_s=0.4, first_content_s=0.6)
+    proxied.end()
+    view.until_text("#pane-proxied .pane-state", "Finished: stop")
+    assert times(view, "proxied") == {
+        "Headers": "310 ms",
+        "First token": "400 ms",
+        "First content": "600 ms",
+        "Done": "1.40 s",
+        "Tokens per second": "41",
+        "Tokens": "9 in, 41 out",
+        "Served by": "glm-4-flash @ cn",
+        "Attempts": "2",
+    }
+    both["direct"].end()
+    view.until_text("#pane-direct .pane-state", "The stream ended before the answer did.")
+
+
+def test_both_ways_are_compared_when_they_are_over(view: View, admin: FakeAdmin) -> None:
+    both = send(view, admin)
+    for way, first in (("proxied", 0.5), ("direct", 2.0)):
+        both[way].say("head", status=200, t_s=first / 2, headers={})
+        both[way].say("delta", t_s=first, kind="content", text="Hi")
+        done = {"finish_reason": "stop", "usage": None, "ttft_s": first, "first_content_s": first}
+        both[way].say("done", t_s=first + 1, **done)
+        both[way].end()
+    view.until_text("#verdict", "4 times sooner through the proxy (500 ms against 2.00 s)")
+    bars = view.all("#race .bar")
+    assert [len(bar.find_elements(By.CSS_SELECTOR, ".segment")) for bar in bars] == [3, 3]
+    assert view.text("#race .tick-target") == "5 s"
+
+
+def test_what_is_filled_in_is_sent_and_nothing_else(view: View, admin: FakeAdmin) -> None:
+    ready(view)
+    Select(view.find("#model")).select_by_visible_text("glm-4.7")
+    Select(view.find("#endpoint")).select_by_visible_text("global")
+    Select(view.find("#thinking")).select_by_value("disabled")
+    view.find("#max-tokens").clear()
+    view.find("#max-tokens").send_keys("64")
+    view.find("#key").send_keys("sk-own")
+    view.find("#send").click()
+    both = admin.asked_both_ways()
+    common = {
+        "model": "glm-4.7",
+        "prompt": "Say hello.",
+        "max_tokens": 64,
+        "thinking": "disabled",
+        "key": "sk-own",
+    }
+    assert both["proxied"].body == {**common, "way": "proxied"}
+    assert both["direct"].body == {**common, "way": "direct", "endpoint": "global"}
+    for asked in both.values():
+        asked.end()
+
+
+def test_the_direct_way_may_have_another_model(view: View, admin: FakeAdmin) -> None:
+    ready(view)
+    Select(view.find("#direct-model")).select_by_value("glm-4-flash")
+    view.find("#send").click()
+    both = admin.asked_both_ways()
+    assert both["proxied"].body["model"] == "glm-4.6"
+    assert both["direct"].body["model"] == "glm-4-flash"
+    for asked in both.values():
+        assert asked.body.keys() & {"key", "thinking"} == set()
+        asked.end()
+
+
+def test_stop_ends_both_ways(view: View, admin: FakeAdmin) -> None:
+    both = send(view, admin)
+    both["proxied"].say("delta", t_s=0.5, kind="content", text="Once upon")
+    view.until(lambda: answer(view, "proxied") == ["Once upon"])
+    assert view.find("#send").get_attribute("aria-disabled") == "true"
+    view.find("#stop").click()
+    assert all(asked.left.wait(15) for asked in both.values())
+    view.until_text("#pane-proxied .pane-state", "Stopped.")
+    view.until_text("#pane-direct .pane-state", "Stopped.")
+    assert answer(view, "proxied") == ["Once upon"]
+    assert view.find("#send").get_attribute("aria-disabled") == "false"
+
+
+def test_an_error_of_the_upstream_is_told_in_its_pane(view: View, admin: FakeAdmin) -> None:
+    both = send(view, admin)
+    both["direct"].say("head", status=429, t_s=0.2, headers={})
+    both["direct"].say("error", t_s=0.2, status=429, code="1302", message="并发数过高 <b>now</b>")
+    for asked in both.values():
+        asked.end()
+    view.until_text("#pane-direct .problem", "429 1302: 并发数过高 <b>now</b>")
+    view.until_text("#pane-direct .pane-state", "Finished: 1302")
+    assert view.all("#pane-direct b") == []
+
+
+def test_a_wrong_token_is_told_and_not_remembered(view: View, admin: FakeAdmin) -> None:
+    view.until(lambda: view.all("#model option"))
+    view.find("#token").send_keys("not-it")
+    view.find("#send").click()
+    view.until_text("#ask-problem", "The token was refused.")
+    assert view.find("#ask-problem").get_attribute("role") == "alert"
+    view.until_text("#pane-direct .pane-state", "The token was refused.")
+    assert view.run("return sessionStorage.length") == 0
+
+
+def test_without_a_token_nothing_is_sent(view: View, admin: FakeAdmin) -> None:
+    view.until(lambda: view.all("#model option"))
+    view.find("#send").click()
+    view.until_text("#ask-problem", "Enter the operator's token first")
+    assert view.focused == "token"
+    assert view.text("#pane-proxied .pane-state") == "Nothing sent yet."
+
+
+def test_the_token_is_kept_for_this_tab_only(view: View, admin: FakeAdmin) -> None:
+    for asked in send(view, admin).values():
+        asked.end()
+    view.until_text("#pane-direct .pane-state", "The stream ended")
+    assert TOKEN in view.run("return Object.values(sessionStorage)")
+    assert TOKEN not in view.run("return JSON.stringify(localStorage) + document.cookie")
+    assert TOKEN not in view.browser.current_url
+    view.open(admin.url)
+    assert view.find("#token").get_property("value") == TOKEN
+    assert view.find("#token").get_attribute("type") == "password"
+
+
+def test_a_refusal_is_told_in_its_own_words(view: View, admin: FakeAdmin) -> None:
+    admin.refusal = (400, "endpoint: there is no 'x'")
+    ready(view)
+    view.find("#send").click()
+    view.until_text("#ask-problem", "Refused with status 400: endpoint: there is no 'x'")
+    admin.refusal = (403, "admin.token is not set")
+    view.find("#send").click()
+    view.until_text("#ask-problem", "Not allowed: admin.token is not set")
+
+
+def test_a_proxy_that_went_away_is_told(view: View, admin: FakeAdmin) -> None:
+    ready(view)
+    admin.close()
+    view.find("#send").click()
+    view.until_text("#pane-proxied .pane-state", "The proxy's admin listener did not answer.")
+
+
+def test_a_playground_that_is_off_says_why(browser: Chrome, admin: FakeAdmin) -> None:
+    admin.status = a_status(playground={"enabled": False, "reason": "admin.token is not set"})
+    view = View(browser)
+    view.open(admin.url)
+    view.until_text("#playground-off", "The playground is off: admin.token is not set")
+    assert not view.find("#ask").is_displayed()
+
+
+def test_keys_alone_fill_in_and_send(view: View, admin: FakeAdmin) -> None:
+    view.until(lambda: view.all("#model option"))
+    view.run("document.querySelector('nav a[href=\"#playground\"]').focus()")
+    view.keys(Keys.ENTER)
+    for _ in range(40):
+        if view.focused == "token":
+            break
+        view.keys(Keys.TAB)
+    assert view.focused == "token"
+    view.keys(TOKEN)
+    order = ["model", "endpoint", "direct-model", "thinking", "max-tokens", "key", "prompt", "send"]
+    for name in order:
+        view.keys(Keys.TAB)
+        assert view.focused == name
+    outline = view.run("return getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    view.keys(Keys.SPACE)
+    both = admin.asked_both_ways()
+    assert view.focused == "send"  # where it was: a button that is busy keeps the focus
+    view.keys(Keys.TAB)
+    assert view.focused == "stop"
+    view.keys(Keys.ENTER)
+    assert all(asked.left.wait(15) for asked in both.values())
+    view.until(lambda: view.find("#send").get_attribute("aria-disabled") == "false")
+    view.find("#prompt").send_keys("Say it.", Keys.CONTROL, Keys.ENTER)
+    for asked in admin.asked_both_ways().values():
+        assert asked.body["prompt"].endswith("Say it.")
+        asked.end()
