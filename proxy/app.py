@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import io
 import ipaddress
 import itertools
 import logging
@@ -13,10 +12,8 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import yaml
@@ -30,11 +27,9 @@ from proxy.config import Config, Endpoint, bundled
 from proxy.core.policy import capability
 from proxy.core.policy.capability import Capabilities
 from proxy.core.policy.route import Router, models_body, served_models
-from proxy.core.record import Record
 from proxy.core.wire.anthropic import ANTHROPIC
 from proxy.core.wire.glm import GLM
-from proxy.core.wire.trace import Tracer
-from proxy.errors import ConnectFailed, Draining
+from proxy.errors import Draining
 from proxy.exchange import Exchange
 from proxy.house import House
 from proxy.knowledge import Knowledge
@@ -42,19 +37,11 @@ from proxy.net.admission import Admission
 from proxy.net.downstream import Client, DataServer
 from proxy.net.http1_probe import Http1Probe
 from proxy.net.listen import BACKLOG, listening_socket
-from proxy.net.pool import ConnectPhases, Origin, Pool, client_context
+from proxy.net.pool import Origin, Pool, client_context
 from proxy.net.upstream import Upstream
-from proxy.observe.access_log import AccessLog
 from proxy.observe.app_log import LOGGER
-from proxy.observe.exchanges import Exchanges
-from proxy.observe.labels import LabelNames
-from proxy.observe.metrics import Metrics
-from proxy.observe.window import Window
-from proxy.sharing import Sharing
-from proxy.status import Status, figures_of, state_of
-
-if TYPE_CHECKING:  # its packages are an extra
-    from proxy.observe.tracing import Tracing
+from proxy.status import Status, state_of
+from proxy.telling import Telling
 
 log = logging.getLogger(LOGGER)
 
@@ -62,10 +49,6 @@ _LAST_WORDS = 1.0
 """Seconds that interrupted exchanges get to tell their clients."""
 _LAST_LOOK = 0.1
 """Seconds to wait for connections whose exchanges are over; aiohttp takes 0 for ever."""
-_LAST_LINES = 1.0
-"""Seconds to wait for the last lines of the access log to be written."""
-_LAST_SPANS = 2.0
-"""Seconds to wait for the last spans to be sent."""
 
 
 class App:
@@ -76,15 +59,7 @@ class App:
         self._config = config
         capabilities = _capabilities(config.models_file)
         models = served_models(config.routes, capabilities)
-        names = _label_names(config, models)
-        self._metrics = Metrics(names) if config.metrics.enabled else None
-        self._sharing = _sharing(config, self._metrics)
-        self._tracing = _tracing(config)
-        self._access_log = AccessLog(
-            _standard_output(), config.log.format, sample=config.log.sample
-        )
-        self._exchanges = Exchanges(config.admin.exchanges)
-        self._window = Window()
+        self._telling = Telling(config, models)
         self._upstreams = {one.name: self._upstream(one) for one in config.endpoints}
         self._running: dict[Exchange, None] = {}
         """In the order they came."""
@@ -115,16 +90,15 @@ class App:
             flights={},
             new_id=_ids(),
             fingerprint=_fingerprint,
-            finish=self._finish,
+            finish=self._telling.finish,
             broke=lambda request_id: log.exception("exchange %s broke", request_id),
-            tracer=_tracer(config),
+            tracer=self._telling.tracer,
         )
-        if self._metrics is not None:
-            self._let_watch(self._metrics)
+        self._telling.watch(self._house)
         self._status = Status(
             self._house,
-            self._window,
-            self._exchanges,
+            self._telling.window,
+            self._telling.exchanges,
             models=models,
             running=self._running,
             reasons=lambda: self._readiness().reasons,
@@ -141,8 +115,7 @@ class App:
         with contextlib.ExitStack() as opened:
             data = opened.enter_context(listening_socket("server", server.host, server.port))
             operator = opened.enter_context(listening_socket("admin", admin.host, admin.port))
-            if self._sharing is not None:
-                await self._sharing.start()
+            await self._telling.start()
             opened.pop_all()
         loop = asyncio.get_running_loop()
         self._server = DataServer(
@@ -157,8 +130,6 @@ class App:
         await self._start_admin(operator)
         for upstream in self._upstreams.values():
             await upstream.pool.start()
-        if self._metrics is not None:
-            self._metrics.process.start()
         self._ready = True
 
     async def stop(self, timeout: float) -> None:
@@ -174,13 +145,7 @@ class App:
             await upstream.close()
         if self._admin is not None:
             await self._admin.cleanup()
-        if self._metrics is not None:
-            self._metrics.process.stop()
-        if self._sharing is not None:
-            await self._sharing.stop()
-        if self._tracing is not None:
-            await asyncio.to_thread(self._tracing.close, _LAST_SPANS)
-        await asyncio.to_thread(self._access_log.close, _LAST_LINES)
+        await self._telling.stop()
 
     async def _drain(self, timeout: float) -> None:
         await self._all_over(timeout)
@@ -198,8 +163,7 @@ class App:
     async def _serve(self, client: Client) -> None:
         exchange = Exchange(self._house, client)
         self._running[exchange] = None
-        if self._metrics is not None:
-            self._metrics.started()
+        self._telling.started()
         try:
             await exchange.run()
         finally:
@@ -207,26 +171,17 @@ class App:
             if not self._running:
                 self._idle.set()
 
-    def _finish(self, record: Record) -> None:
-        if self._metrics is not None:
-            self._metrics.finish(record)
-        self._access_log.finish(record)
-        self._exchanges.finish(record)
-        self._window.finish(record)
-        if self._tracing is not None:
-            self._tracing.finish(record)
-
     async def _start_admin(self, operator: socket.socket) -> None:
-        admin = self._config.admin
+        admin, telling = self._config.admin, self._telling
         playground = Playground(self._ways(), TokenCheck(admin.token))
-        watching = live.Live(self._exchanges, self._status.moving)
+        watching = live.Live(telling.exchanges, self._status.moving)
         app = make_admin(
-            None if self._metrics is None else self._metrics.scrape,
+            None if telling.metrics is None else telling.metrics.scrape,
             self._readiness,
             [admin.host, *admin.hosts],
             [
                 *playground.routes(),
-                *exchanges.routes(self._exchanges),
+                *exchanges.routes(telling.exchanges),
                 *status.routes(self._status.whole),
                 *live.routes(watching),
             ],
@@ -256,35 +211,12 @@ class App:
             return Readiness(True, endpoints=endpoints)
         return Readiness(False, ("starting or draining",), endpoints)
 
-    def _let_watch(self, metrics: Metrics) -> None:
-        """What is read at each scrape, and the settings that are in use."""
-        metrics.watch_log("access", lambda: self._access_log.dropped)
-        metrics.watch_admission(self._admission_figures)
-        metrics.watch_breakers(lambda: self._knowledge.breakers(time.monotonic()))
-        for name, upstream in self._upstreams.items():
-            metrics.watch_pool(name, partial(figures_of, upstream.pool))
-        metrics.process.config_loaded(_digest(self._config))
-
-    def _admission_figures(self) -> Iterator[tuple[str, str, dict[str, float | None]]]:
-        for (endpoint, model), figures in self._admission.figures().items():
-            yield (
-                endpoint,
-                model,
-                {
-                    "waiting": figures.waiting,
-                    "in_flight": figures.in_flight,
-                    "limit": figures.limit or None,
-                    "resting_keys": figures.resting,
-                },
-            )
-
     def _upstream(self, endpoint: Endpoint) -> Upstream:
         origin = Origin.of(endpoint.base_url)
         tls = client_context(endpoint.ca_file) if origin.scheme == "https" else None
         settings = self._config.pool
-        observer = _PoolObserver(endpoint.name, self._metrics)
         return Upstream(
-            Pool(origin, settings, tls, observer=observer),
+            Pool(origin, settings, tls, observer=self._telling.observer(endpoint.name)),
             Http1Probe(origin, tls, settings) if tls and settings.http2 == "auto" else None,
             prefix=urlsplit(endpoint.base_url).path,
             http1_bodies_over=settings.http1_bodies_over,
@@ -295,32 +227,6 @@ def _direct(endpoint: Endpoint) -> Way:
     url = f"{endpoint.base_url}{endpoint.paas_path}/chat/completions"
     tls = client_context(endpoint.ca_file) if url.startswith("https") else None
     return Way(url, next(iter(endpoint.keys()), None), tls)
-
-
-def _sharing(config: Config, metrics: Metrics | None) -> Sharing | None:
-    if metrics is None or config.metrics.folder is None:
-        return None
-    return Sharing(config.metrics.folder, metrics)
-
-
-def _tracing(config: Config) -> Tracing | None:
-    """Raises ModuleNotFoundError without the extra `otel`."""
-    if config.tracing == "off":
-        return None
-    from proxy.observe.tracing import Tracing
-
-    return Tracing(config.tracing, {one.name: one.base_url for one in config.endpoints})
-
-
-def _tracer(config: Config) -> Tracer | None:
-    if config.tracing == "off":
-        return None
-    return Tracer(config.tracing.sample, random.random, secrets.token_hex)
-
-
-def _digest(config: Config) -> str:
-    """Tells settings from others, all defaults included; secrets are masked."""
-    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:12]
 
 
 def _ids() -> Callable[[], str]:
@@ -339,56 +245,6 @@ def _fingerprint(key: str) -> str:
     return hashlib.blake2s(key.encode(), key=_FINGERPRINT_KEY, digest_size=6).hexdigest()
 
 
-def _standard_output() -> io.FileIO:
-    """Unbuffered: the access log's own thread writes whole lines."""
-    return io.FileIO(1, "wb", closefd=False)
-
-
-class _PoolObserver:
-    """Carries what happens to an endpoint's connections to the metrics; its ups and downs to the
-    log, once each."""
-
-    def __init__(self, endpoint: str, metrics: Metrics | None) -> None:
-        self._endpoint = endpoint
-        self._metrics = metrics
-        self._down = False
-
-    def connected(self, phases: ConnectPhases) -> None:
-        if self._down:
-            self._down = False
-            log.warning("endpoint %s is reached again", self._endpoint)
-        if self._metrics is not None:
-            self._metrics.connected(
-                self._endpoint,
-                phases.dns,
-                phases.tcp,
-                phases.tls or None,
-                phases.alpn or "http/1.1",
-                phases.certificate_expires,
-            )
-
-    def connect_failed(self, error: ConnectFailed) -> None:
-        if self._metrics is not None:
-            self._metrics.connect_failed(self._endpoint, error.code)
-        if not self._down:
-            self._down = True
-            log.warning("endpoint %s cannot be reached: %s", self._endpoint, error)
-
-    def closed(self, reason: str, age: float) -> None:
-        if self._metrics is not None:
-            self._metrics.connection_closed(self._endpoint, reason, age)
-
-
 def _capabilities(models_file: Path | None) -> Capabilities:
     path = models_file or bundled("models.yaml")
     return capability.load(yaml.safe_load(path.read_text(encoding="utf-8")))
-
-
-def _label_names(config: Config, models: tuple[str, ...]) -> LabelNames:
-    candidates = [one.model for rule in config.routes for one in rule.candidates if one.model]
-    return LabelNames.of(
-        routes=[rule.name for rule in config.routes],
-        models=[*models, *candidates],
-        endpoints=[endpoint.name for endpoint in config.endpoints],
-        regions={endpoint.name: endpoint.region for endpoint in config.endpoints},
-    )

@@ -44,10 +44,13 @@ MAY_IMPORT = {
     "simulator": frozenset({""}),
     "bench": frozenset({"", "core", "errors"}),
     "sharing": frozenset({"net", "observe"}),
+    "telling": frozenset(
+        {"config", "core", "errors", "house", "net", "observe", "sharing", "status"}
+    ),
     "app": frozenset(
         {
             *("", "admin", "config", "core", "errors", "exchange", "house", "knowledge"),
-            *("net", "observe", "sharing", "status"),
+            *("net", "observe", "status", "telling"),
         }
     ),
     "cli": frozenset(

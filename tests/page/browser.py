@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
@@ -40,3 +41,9 @@ def chromium(binary: str, driver: str, folder: Path) -> Iterator[Chrome]:
         yield browser
     finally:
         browser.quit()
+
+
+def browser_log(browser: Chrome) -> list[dict[str, Any]]:
+    """What the browser has logged since it was asked last: errors, refused loads, violations."""
+    entries: list[dict[str, Any]] = browser.execute("getLog", {"type": "browser"})["value"]
+    return entries

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome
 
-from tests.page.browser import chromium
+from tests.page.browser import browser_log, chromium
 from tests.page.fake_admin import FakeAdmin
 from tests.page.view import View, set_media, set_size
 
@@ -40,9 +40,9 @@ def browser(needs_program: Callable[[str], str], one_browser: OneBrowser) -> Ite
     browser = one_browser.get(needs_program("chromium"), needs_program("chromedriver"))
     set_size(browser, 1366, 900)
     set_media(browser)
-    browser.get_log("browser")  # what another test left
+    browser_log(browser)  # what another test left
     yield browser
-    complaints = [entry for entry in browser.get_log("browser") if entry["source"] != "network"]
+    complaints = [entry for entry in browser_log(browser) if entry["source"] != "network"]
     browser.get("about:blank")
     assert complaints == []
 

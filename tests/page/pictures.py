@@ -52,7 +52,7 @@ def main() -> int:
     sizes = {path.name: path.stat().st_size for path in sorted(asked.folder.glob("page-*.png"))}
     for name, size in sizes.items():
         print(f"{name}: {size / 1024:.0f} KiB")
-    return max(sizes.values()) > MOST
+    return int(max(sizes.values()) > MOST)
 
 
 def draw(browser: Chrome, url: str, folder: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 
+from tests.page.browser import browser_log
 from tests.page.fake_admin import POLICY, FakeAdmin
 from tests.page.samples import a_summary
 from tests.page.test_files import FOLDER
@@ -207,7 +209,7 @@ def test_tables_are_tables_at_every_width(view: View, admin: FakeAdmin, width: i
     assert len(with_role(nodes, "table")) == 4
     assert len(with_role(nodes, "row")) >= 2 + 1 + 2 + 2
     assert len(with_role(nodes, "rowheader")) == 1 + 2 + 2
-    assert [name_of(node) for node in with_role(nodes, "rowheader")][0] == "glm-4.6"
+    assert next(name_of(node) for node in with_role(nodes, "rowheader")) == "glm-4.6"
 
 
 def test_headings_are_in_order(view: View) -> None:
@@ -216,7 +218,7 @@ def test_headings_are_in_order(view: View) -> None:
     )
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 def test_only_a_change_of_state_is_spoken(view: View, admin: FakeAdmin) -> None:
@@ -276,7 +278,7 @@ def test_the_policy_is_in_force(view: View) -> None:
     )
     assert ran == "inline"
     assert view.run("return window.hit") is None
-    view.browser.get_log("browser")  # of this violation, which was meant
+    browser_log(view.browser)  # of this violation, which was meant
 
 
 def test_nothing_is_asked_of_another_host(view: View, admin: FakeAdmin) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -36,6 +38,10 @@ def answer(view: View, way: str) -> list[str]:
     return view.texts(f"#pane-{way} .answer .text")
 
 
+def is_shown(view: View, texts: list[str]) -> bool:
+    return answer(view, "proxied") == texts
+
+
 def times(view: View, way: str) -> dict[str, str]:
     heads, values = (view.texts(f"#pane-{way} .times {tag}") for tag in ("dt", "dd"))
     return dict(zip(heads, values, strict=True))
@@ -56,7 +62,7 @@ def test_tokens_appear_one_by_one_as_they_come(view: View, admin: FakeAdmin) -> 
         (0.8, "content", "你好", ["Let me", "Hello, 你好"]),
     ]:
         proxied.say("delta", t_s=at, kind=kind, text=text)
-        view.until(lambda shown=shown: answer(view, "proxied") == shown)
+        view.until(partial(is_shown, view, shown))
     assert answer(view, "direct") == []
     proxied.say("done", t_s=1.4, finish_reason="stop", usage=USAGE, ttft_s=0.4, first_content_s=0.6)
     proxied.end()

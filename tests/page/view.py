@@ -49,8 +49,8 @@ class View:
         return self.browser.find_elements(By.CSS_SELECTOR, css)
 
     def text(self, css: str) -> str:
-        """All text of the first match, shown or not."""
-        return str(self.run("return document.querySelector(arguments[0]).textContent", css))
+        """All text of the first match, shown or not; empty while there is none."""
+        return str(self.run("return document.querySelector(arguments[0])?.textContent ?? ''", css))
 
     def texts(self, css: str) -> list[str]:
         script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent)"

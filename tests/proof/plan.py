@@ -142,8 +142,8 @@ class _Planner:
                 planned.append(self.shot(route, at, kind=_NO_FAULT, leave=self._leave(stage)))
         # Hedges that are all late: their budget is soon spent. Those in the Anthropic dialect say
         # before the first token what they cost.
-        late = Kind("", {"first_token": 2.5 / TIME_SCALE, "tokens": 10})
-        storm = 0.35 * length
+        late = Kind("", {"first_token": 1.8 / TIME_SCALE, "tokens": 10})
+        storm = 0.15 * length
         for n in range(24):
             at = storm + n * 0.05
             planned.append(self.shot("hedged", at, kind=late, claude=True, proxy=0))

@@ -67,7 +67,7 @@ export function startExchanges() {
     try {
       const { exchanges } = await load(`/admin/exchanges?kind=${asked}&limit=${MOST}`);
       if (asked !== kind || (paused && shown.length > 0)) return;
-      shown = exchanges.slice(0, MOST);
+      shown = asked === "recent" ? merged(shown, exchanges) : exchanges.slice(0, MOST);
       missed = 0;
     } catch (error) {
       if (!(error instanceof Failed)) throw error; // the live stream tells of it
@@ -107,4 +107,10 @@ export function startExchanges() {
     const waiting = paused && fresh.length > 0 ? t("pending", { count: fresh.length }) : "";
     setText(byId("pending"), waiting || (missed > 0 ? t("skipped", { count: missed }) : ""));
   }
+}
+
+/** Newest first, each once: some may have come live while the list was on its way. */
+function merged(live, listed) {
+  const each = new Map([...live, ...listed].map((one) => [one.request_id, one]));
+  return [...each.values()].sort((a, b) => b.time - a.time).slice(0, MOST);
 }

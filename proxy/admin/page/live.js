@@ -32,7 +32,6 @@ export class Live {
 
   #look() {
     if (document.hidden) {
-      this.#close();
       this.#tell("hidden");
     } else if (this.#source === null) {
       this.now();

@@ -1,0 +1,206 @@
+"""Whatever tells of exchanges and connections after the fact, as one: metrics, log, memory, traces.
+
+What is switched off in the settings is not made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import logging
+import random
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from proxy.config import Config
+from proxy.core.record import Record
+from proxy.core.wire.trace import Tracer
+from proxy.errors import ConnectFailed
+from proxy.house import House
+from proxy.net.admission import Admission
+from proxy.net.pool import ConnectPhases
+from proxy.net.upstream import Upstream
+from proxy.observe.access_log import AccessLog
+from proxy.observe.app_log import LOGGER
+from proxy.observe.exchanges import Exchanges
+from proxy.observe.labels import LabelNames
+from proxy.observe.metrics import Metrics
+from proxy.observe.window import Window
+from proxy.sharing import Sharing
+from proxy.status import figures_of
+
+if TYPE_CHECKING:  # its packages are an extra
+    from proxy.observe.tracing import Tracing
+
+log = logging.getLogger(LOGGER)
+
+_LAST_LINES = 1.0
+"""Seconds to wait for the last lines of the access log to be written."""
+_LAST_SPANS = 2.0
+"""Seconds to wait for the last spans to be sent."""
+
+
+class Telling:
+    """From `start` to `stop`; `started` and `finish` are called for each exchange."""
+
+    def __init__(self, config: Config, models: tuple[str, ...]) -> None:
+        """`models`: the names that are served. Raises ModuleNotFoundError when there should be
+        traces and the extra `otel` is not installed."""
+        self._config = config
+        names = _label_names(config, models)
+        self.metrics = Metrics(names) if config.metrics.enabled else None
+        self.exchanges = Exchanges(config.admin.exchanges)
+        self.window = Window()
+        self.tracer = _tracer(config)
+        self._tracing = _tracing(config)
+        self._sharing = _sharing(config, self.metrics)
+        self._access_log = AccessLog(
+            _standard_output(), config.log.format, sample=config.log.sample
+        )
+
+    def observer(self, endpoint: str) -> PoolObserver:
+        """What is told of the connections to an endpoint."""
+        return PoolObserver(endpoint, self.metrics)
+
+    def watch(self, house: House) -> None:
+        """Show at each scrape what the house knows then."""
+        metrics = self.metrics
+        if metrics is None:
+            return
+        metrics.watch_log("access", lambda: self._access_log.dropped)
+        metrics.watch_admission(partial(_admission_figures, house.admission))
+        metrics.watch_breakers(lambda: house.knowledge.breakers(time.monotonic()))
+        _watch_pools(metrics, house.upstreams)
+        metrics.process.config_loaded(_digest(self._config))
+
+    async def start(self) -> None:
+        """Raises CannotShare."""
+        if self._sharing is not None:
+            await self._sharing.start()
+        if self.metrics is not None:
+            self.metrics.process.start()
+
+    async def stop(self) -> None:
+        """Nothing may happen any more. Waits a few seconds for what is still to be written."""
+        if self.metrics is not None:
+            self.metrics.process.stop()
+        if self._sharing is not None:
+            await self._sharing.stop()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close, _LAST_SPANS)
+        await asyncio.to_thread(self._access_log.close, _LAST_LINES)
+
+    def started(self) -> None:
+        """An exchange begins."""
+        if self.metrics is not None:
+            self.metrics.started()
+
+    def finish(self, record: Record) -> None:
+        """An exchange has ended."""
+        if self.metrics is not None:
+            self.metrics.finish(record)
+        self._access_log.finish(record)
+        self.exchanges.finish(record)
+        self.window.finish(record)
+        if self._tracing is not None:
+            self._tracing.finish(record)
+
+
+class PoolObserver:
+    """Carries what happens to an endpoint's connections to the metrics; its ups and downs to the
+    log, once each."""
+
+    def __init__(self, endpoint: str, metrics: Metrics | None) -> None:
+        self._endpoint = endpoint
+        self._metrics = metrics
+        self._down = False
+
+    def connected(self, phases: ConnectPhases) -> None:
+        if self._down:
+            self._down = False
+            log.warning("endpoint %s is reached again", self._endpoint)
+        if self._metrics is not None:
+            self._metrics.connected(
+                self._endpoint,
+                phases.dns,
+                phases.tcp,
+                phases.tls or None,
+                phases.alpn or "http/1.1",
+                phases.certificate_expires,
+            )
+
+    def connect_failed(self, error: ConnectFailed) -> None:
+        if self._metrics is not None:
+            self._metrics.connect_failed(self._endpoint, error.code)
+        if not self._down:
+            self._down = True
+            log.warning("endpoint %s cannot be reached: %s", self._endpoint, error)
+
+    def closed(self, reason: str, age: float) -> None:
+        if self._metrics is not None:
+            self._metrics.connection_closed(self._endpoint, reason, age)
+
+
+def _watch_pools(metrics: Metrics, upstreams: Mapping[str, Upstream]) -> None:
+    for name, upstream in upstreams.items():
+        metrics.watch_pool(name, partial(figures_of, upstream.pool))
+
+
+def _admission_figures(
+    admission: Admission,
+) -> Iterator[tuple[str, str, dict[str, float | None]]]:
+    for (endpoint, model), figures in admission.figures().items():
+        yield (
+            endpoint,
+            model,
+            {
+                "waiting": figures.waiting,
+                "in_flight": figures.in_flight,
+                "limit": figures.limit or None,
+                "resting_keys": figures.resting,
+            },
+        )
+
+
+def _sharing(config: Config, metrics: Metrics | None) -> Sharing | None:
+    if metrics is None or config.metrics.folder is None:
+        return None
+    return Sharing(config.metrics.folder, metrics)
+
+
+def _tracing(config: Config) -> Tracing | None:
+    if config.tracing == "off":
+        return None
+    from proxy.observe.tracing import Tracing
+
+    return Tracing(config.tracing, {one.name: one.base_url for one in config.endpoints})
+
+
+def _tracer(config: Config) -> Tracer | None:
+    if config.tracing == "off":
+        return None
+    return Tracer(config.tracing.sample, random.random, secrets.token_hex)
+
+
+def _digest(config: Config) -> str:
+    """Tells settings from others, all defaults included; secrets are masked."""
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:12]
+
+
+def _standard_output() -> io.FileIO:
+    """Unbuffered: the access log's own thread writes whole lines."""
+    return io.FileIO(1, "wb", closefd=False)
+
+
+def _label_names(config: Config, models: tuple[str, ...]) -> LabelNames:
+    candidates = [one.model for rule in config.routes for one in rule.candidates if one.model]
+    return LabelNames.of(
+        routes=[rule.name for rule in config.routes],
+        models=[*models, *candidates],
+        endpoints=[endpoint.name for endpoint in config.endpoints],
+        regions={endpoint.name: endpoint.region for endpoint in config.endpoints},
+    )
