@@ -187,7 +187,8 @@ async def test_a_client_that_never_finishes_its_body_does_not_keep_the_proxy_fro
                 await asyncio.sleep(0)
         await asyncio.wait_for(app.stop(0), 5)
         assert await client.reader.read() == b""
-        exposition = app._metrics.scrape("")[1]().decode()
+        assert app._telling.metrics is not None
+        exposition = app._telling.metrics.scrape("")[1]().decode()
         assert 'outcome="proxy_draining"' in exposition
 
 

@@ -45,7 +45,7 @@ class AttemptRecord:
     protocol: str | None
     """`h2` or `http/1.1`; `None` when no connection was had."""
     reused: bool
-    """The connection had served, or been warmed, before."""
+    """The connection had carried a request before; one that was only warmed had not."""
     started: float
     sent: float | None
     headers: float | None
@@ -133,13 +133,16 @@ class Record:
 
     @property
     def ttft(self) -> float | None:
-        """received -> first model token of any kind."""
-        return self._since_received(self.timeline.first_token)
+        """received -> first model token of any kind; of streams: a whole answer has no first."""
+        return self._since_received(self.timeline.first_token) if self.stream else None
 
     @property
     def first_content(self) -> float | None:
-        """received -> first visible token or tool-call delta: what the 5 s target is stated on."""
-        return self._since_received(self.timeline.first_content)
+        """received -> first visible token or tool-call delta: what the 5 s target is stated on.
+
+        Of streams. An answer that is put together here (`stream.upgrade`) is seen at its end, or
+        not at all."""
+        return self._since_received(self.timeline.first_content) if self.stream else None
 
     @property
     def overhead(self) -> float | None:

@@ -50,7 +50,11 @@ def _where() -> tuple[Label, ...]:
         Label("region", "Where the settings say that the endpoint is."),
         Label("stream", "Whether the client asked for a stream.", _BOOLEAN),
         Label("protocol", "What is spoken with the upstream.", _sorted(labels.PROTOCOLS)),
-        Label("reused", "Whether the connection had served, or been warmed, before.", _BOOLEAN),
+        Label(
+            "reused",
+            "Whether the connection had carried a request before (a warmed one had not).",
+            _BOOLEAN,
+        ),
     )
 
 

@@ -245,7 +245,7 @@ async def test_a_proxy_logs_the_share_that_its_settings_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = io.BytesIO()
-    monkeypatch.setattr("proxy.app._standard_output", lambda: stream)
+    monkeypatch.setattr("proxy.telling._standard_output", lambda: stream)
     settings = {
         "endpoints": [{"name": "up", "base_url": "http://127.0.0.1:9"}],
         "log": {"format": "json", "sample": "0%"},

@@ -30,9 +30,9 @@ def _log_without_reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         pass
     os.set_blocking(writing, True)
     with open(writing, "wb", buffering=0) as stream:
-        monkeypatch.setattr("proxy.app._standard_output", lambda: stream)
+        monkeypatch.setattr("proxy.telling._standard_output", lambda: stream)
         monkeypatch.setattr(
-            "proxy.app.AccessLog", lambda stream, form, sample: AccessLog(stream, form, limit=5)
+            "proxy.telling.AccessLog", lambda stream, form, sample: AccessLog(stream, form, limit=5)
         )
         try:
             yield

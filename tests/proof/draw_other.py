@@ -26,7 +26,7 @@ def stat(svg: Svg, of: Drawn, box: Box) -> None:
     named = of.panel.json.get("options", {}).get("textMode") in ("value_and_name", "name")
     named = named or len(told) > 1
     for number, (line, text, colour) in enumerate(told):
-        room = box.width * (0.5 if named else 0.94)
+        room = box.width * (0.46 if named else 0.94)
         size = min(44.0, height * 0.6, 44.0 * room / max(text_width(text, 44.0), 1.0))
         middle = box.y + height * (number + 0.5)
         if named:
@@ -50,13 +50,15 @@ def bargauge(svg: Svg, of: Drawn, box: Box) -> None:
     """A bar for each series, as long as its last value."""
     most = max((line.last for line in of.lines), default=0.0) or 1.0
     names = min(_NAMES, max((text_width(line.name, _SIZE) for line in of.lines), default=0) + 12)
+    told = [shown(line.last, line.unit, of.decimals) for line in of.lines]
+    room = max((text_width(text, _SIZE + 1) for text in told), default=0.0) + 12
     height = min(34.0, box.height / max(len(of.lines), 1))
     steps = of.defaults.get("thresholds", {}).get("steps", [])
     by_threshold = of.defaults.get("color", {}).get("mode") == "thresholds"
     for number, line in enumerate(of.lines):
         y = box.y + height * number
         colour = f"f-{threshold(steps, line.last)}" if by_threshold else "f-blue"
-        width = box.width - names - 70
+        width = box.width - names - room
         svg.text(
             box.x + names - 8, y + height / 2 + 4, line.name, anchor="end", size=_SIZE, fit=names
         )
@@ -64,8 +66,7 @@ def bargauge(svg: Svg, of: Drawn, box: Box) -> None:
         svg.rect(
             box.x + names, y + 2, width * max(line.last, 0) / most, height - 4, colour, round_=2
         )
-        value = shown(line.last, line.unit, of.decimals)
-        svg.text(box.x + names + width + 6, y + height / 2 + 4, value, "b", size=_SIZE)
+        svg.text(box.x + names + width + 6, y + height / 2 + 4, told[number], "b", size=_SIZE)
 
 
 # --- heat map -------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ async def _found(tmp_path: Path, options: Options) -> Found:
     return found
 
 
+@pytest.mark.timeout(180)  # half a minute alone; other tests may share the machine
 async def test_every_query_of_every_dashboard_and_rule_is_answered(
     tmp_path: Path, needs_program: Callable[[str], str]
 ) -> None:

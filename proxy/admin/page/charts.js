@@ -20,7 +20,8 @@ function plans(target, objective) {
       unit: seconds,
       tick: round,
       line: target,
-      range: (most) => [0, Math.max(target * 1.2, most * 1.1)],
+      // A single wait of a minute must not press all others flat: it leaves the chart instead.
+      range: (most) => [0, Math.max(target * 1.2, Math.min(most * 1.1, target * 4))],
     },
     {
       id: "rate",

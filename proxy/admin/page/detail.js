@@ -3,7 +3,7 @@
 import { byId, el, label } from "./dom.js";
 import { clock, round, seconds } from "./format.js";
 import { Failed, load } from "./live.js";
-import { drawBar, drawTicks, roundUp, stageClass, stageName } from "./stages.js";
+import { drawBar, drawTicks, roundUp, stageClass, stageName, ticksFor } from "./stages.js";
 import { named, onLanguage, t } from "./words.js";
 
 const SHOWN_APART = new Set(["attempts", "timeline", "stages"]);
@@ -126,7 +126,7 @@ function attemptSpans(one) {
 /** A table of name, start, length and bar. */
 function bars(caption, first, rows, axis, target) {
   const ticks = el("div", { class: "ticks", "aria-hidden": "true" });
-  drawTicks(ticks, axis, target);
+  drawTicks(ticks, axis, target, ticksFor(6, 2));
   const heads = [first, t("detail_start"), t("detail_length"), ""].map((word, index) => {
     const cell = el("th", { scope: "col", class: index === 3 ? "bar-cell" : index ? "num" : "" }, word);
     if (index === 3) {

@@ -32,6 +32,7 @@ export class Live {
 
   #look() {
     if (document.hidden) {
+      this.#close();
       this.#tell("hidden");
     } else if (this.#source === null) {
       this.now();

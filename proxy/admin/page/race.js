@@ -2,7 +2,7 @@
 
 import { byId, el, setText } from "./dom.js";
 import { few, seconds } from "./format.js";
-import { drawBar, drawTicks, roundUp } from "./stages.js";
+import { drawBar, drawTicks, roundUp, ticksFor } from "./stages.js";
 import { t } from "./words.js";
 
 const SAME = 1.05; // ratios up to this are no difference
@@ -39,7 +39,7 @@ export class Race {
     const lengths = runs.map((run) => (run === null ? 0 : elapsed(run)));
     const axis = roundUp(Math.max(this.#target * 1.2, ...lengths));
     this.#holder.style.setProperty("--target-at", `${(100 * this.#target) / axis}%`);
-    drawTicks(this.#ticks, axis, this.#target);
+    drawTicks(this.#ticks, axis, this.#target, ticksFor(6, 3));
     this.#rows.forEach(({ way, name, bar, time }, index) => {
       const run = runs[index];
       setText(name, t(`way_${way}`));

@@ -68,6 +68,11 @@ export function inWords(parts) {
   return t("bar", { stages: told.join(", "), total: seconds(total) });
 }
 
+const narrow = matchMedia("(max-width: 46rem)");
+
+/** How many ticks have room: on a phone fewer. */
+export const ticksFor = (wide, phone) => (narrow.matches ? phone : wide);
+
 const STEPS = [1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10];
 
 /** The next round length of an axis at or above `value` seconds. */
@@ -77,12 +82,14 @@ export function roundUp(value) {
   return power * STEPS.find((step) => step * power >= value * 0.9999);
 }
 
-/** Draws ticks from 0 to `axis` into `holder`; the target has one of its own. */
-export function drawTicks(holder, axis, target) {
-  const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300].find((one) => axis / one <= 6) ?? 600;
+const TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300];
+
+/** Draws ticks from 0 to `axis` into `holder`, some `most` of them; the target has its own. */
+export function drawTicks(holder, axis, target, most = 6) {
+  const step = TICKS.find((one) => axis / one <= most) ?? 600;
   const ticks = [];
   for (let at = 0; at <= axis * 0.94; at += step) {
-    if (Math.abs(at - target) > step * 0.6) ticks.push(tick(at, "tick"));
+    if (Math.abs(at - target) > (axis * 0.45) / most) ticks.push(tick(at, "tick"));
   }
   if (target <= axis) ticks.push(tick(target, "tick tick-target"));
   holder.replaceChildren(...ticks);

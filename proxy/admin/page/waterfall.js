@@ -2,7 +2,7 @@
 
 import { el, label, setAttribute, setClass, setLabel, setText } from "./dom.js";
 import { clock, seconds } from "./format.js";
-import { drawBar, drawTicks, roundUp, spans } from "./stages.js";
+import { drawBar, drawTicks, roundUp, spans, ticksFor } from "./stages.js";
 import { t } from "./words.js";
 
 const COLUMNS = ["time", "asked_model", "route", "endpoint", "outcome", "first_content", "axis"];
@@ -56,7 +56,7 @@ export class Waterfall {
     this.#rows = shown;
     arrange(this.#body, nodes);
     this.#table.style.setProperty("--target-at", `${(100 * target) / axis}%`);
-    drawTicks(this.#ticks, axis, target);
+    drawTicks(this.#ticks, axis, target, ticksFor(6, 4));
     this.#table.hidden = summaries.length === 0;
     this.#none.hidden = summaries.length > 0;
   }

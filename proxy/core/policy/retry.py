@@ -63,7 +63,7 @@ class Failure(NamedTuple):
     retry_after: str | None
     """The header as it came."""
     reused: bool
-    """The connection had been used, or warmed, before."""
+    """The connection had carried a request before."""
     answered: bool
     """Any byte of a response came."""
 
