@@ -72,6 +72,9 @@ class Telling:
         if metrics is None:
             return
         metrics.watch_log("access", lambda: self._access_log.dropped)
+        tracing = self._tracing
+        if tracing is not None:
+            metrics.watch_spans(lambda: tracing.dropped)
         metrics.watch_admission(partial(_admission_figures, house.admission))
         metrics.watch_breakers(lambda: house.knowledge.breakers(time.monotonic()))
         _watch_pools(metrics, house.upstreams)

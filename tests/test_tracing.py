@@ -23,7 +23,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from proxy.app import App
 from tests.fakes.collector import Collector, Received, collecting
 from tests.fakes.raw_client import Answer, RawClient, ask, chat
-from tests.fakes.running import running
+from tests.fakes.running import running, samples
 from tests.fakes.upstream import Call, Script, ScriptedUpstream
 
 CHAT = "/v1/chat/completions"
@@ -354,6 +354,15 @@ async def test_who_shares_an_answer_links_to_the_attempt_of_who_asked_first(
 
 
 # --- a collector that fails ----------------------------------------------------------------------
+
+
+async def test_spans_that_a_collector_does_not_take_are_counted(tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        at.collector.answer = refuses
+        await at.ask()
+        async with asyncio.timeout(15):
+            while await samples(at.app, "glm_proxy_spans_dropped_total") != [({}, 2.0)]:
+                await asyncio.sleep(0.01)
 
 
 async def refuses() -> web.Response:

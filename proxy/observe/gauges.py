@@ -36,7 +36,8 @@ STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 
 class Watched(Collector):
-    """Shows what was put under `pools` (by endpoint), `logs` (by name), `admission`, `breakers`.
+    """Shows what was put under `pools` (by endpoint), `logs` (by name), `admission`, `breakers`,
+    `spans`.
 
     A scrape's text is made in a thread, and pools belong to the loop's: so `look` reads them there,
     and `collect` shows what was seen last.
@@ -45,6 +46,7 @@ class Watched(Collector):
     def __init__(self, names: LabelNames) -> None:
         self.pools: dict[str, Stats] = {}
         self.logs: dict[str, Callable[[], int]] = {}
+        self.spans: Callable[[], int] = int
         self.admission: Admission = tuple
         self.breakers: Breakers = tuple
         self._names = names
@@ -52,11 +54,13 @@ class Watched(Collector):
         self._states: dict[_Place, str] = {}
         self._stats: dict[str, Mapping[str, float]] = {}
         self._dropped: dict[str, int] = {}
+        self._dropped_spans = 0
 
     def look(self) -> None:
         """Reads all figures. On the loop."""
         self._stats = {endpoint: read() for endpoint, read in self.pools.items()}
         self._dropped = {name: read() for name, read in self.logs.items()}
+        self._dropped_spans = self.spans()
         self._places = self._summed()
         self._states = self._worst()
 
@@ -106,6 +110,11 @@ class Watched(Collector):
             yield _admission(figure, meaning, places)
         yield _breakers(self._states)
         yield self._dropped_lines()
+        yield CounterMetricFamily(
+            "glm_proxy_spans_dropped",
+            "Spans of traces lost because the collector did not take them, or not fast enough.",
+            value=self._dropped_spans,
+        )
 
     def _dropped_lines(self) -> Metric:
         family = CounterMetricFamily(

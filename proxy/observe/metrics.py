@@ -123,7 +123,8 @@ class Metrics:
         self._counts.in_flight.dec()
         of = self._names.labels(record)
         outcome = known(record.outcome, self._outcomes)
-        whose = Whose(record.request_id, record.trace_id, self._now())
+        exported = record.trace_id if record.span is not None and record.span.sampled else None
+        whose = Whose(record.request_id, exported, self._now())
         self._count(record, of, outcome)
         self._spans.duration.observe(of, record.duration, whose)
         if (ttfb := record.ttfb) is not None:
@@ -267,6 +268,10 @@ class Metrics:
     def watch_log(self, name: str, dropped: Callable[[], int]) -> None:
         """Shows how many lines the log `name` has dropped since the start."""
         self._watched.logs[name] = dropped
+
+    def watch_spans(self, dropped: Callable[[], int]) -> None:
+        """Shows how many spans of traces have been dropped since the start."""
+        self._watched.spans = dropped
 
 
 def _error_type(outcome: str) -> str:

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,19 @@ async def test_those_that_hang_hold_up_no_longer_than_one(path: Path) -> None:
     began = time.monotonic()
     assert await asyncio.to_thread(ask, [path] * 40, 0.2) == [None] * 40
     assert time.monotonic() - began < 20
+    server.close()
+
+
+async def test_one_that_tells_bit_by_bit_gets_no_more_time(path: Path) -> None:
+    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    server = await asyncio.start_unix_server(drip, path)
+    assert await asyncio.to_thread(ask, [path], 0.2) == [None]
     server.close()
 
 

@@ -13,7 +13,7 @@ from prometheus_client.openmetrics import parser as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from proxy import __version__
-from proxy.core.record import Usage
+from proxy.core.record import SpanIds, Usage
 from tests.fakes.records import RECEIVED, a_loser, a_record, a_timeline, an_attempt
 from tests.observe.scraped import Scraped
 
@@ -350,17 +350,20 @@ NAMED = {
 
 
 @pytest.mark.parametrize(
-    ("trace_id", "labels"),
+    ("sampled", "labels"),
     [
         (None, {"request_id": "req-1"}),
-        ("ab" * 16, {"request_id": "req-1", "trace_id": "ab" * 16}),
+        (True, {"request_id": "req-1", "trace_id": "ab" * 16}),
+        (False, {"request_id": "req-1"}),  # nobody would find that trace
     ],
 )
 def test_latencies_name_an_exchange_in_open_metrics_and_only_there(
-    scraped: Scraped, trace_id: str | None, labels: dict[str, str]
+    scraped: Scraped, sampled: bool | None, labels: dict[str, str]
 ) -> None:
     everything(scraped)
-    scraped.metrics.finish(a_record(trace_id=trace_id))
+    trace = "ab" * 16
+    span = None if sampled is None else SpanIds(trace, "cd" * 8, None, sampled)
+    scraped.metrics.finish(a_record(trace_id=None if span is None else trace, span=span))
     families = list(parse_open_metrics(scraped.text("application/openmetrics-text")))
     found = {
         family.name: sample.exemplar

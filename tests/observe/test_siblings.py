@@ -14,7 +14,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -368,6 +368,23 @@ def test_links_by_the_name_of_locks_and_of_new_files_are_not_followed(place: Pat
 # --- alive, and no answer ----------------------------------------------------------------------
 
 
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def answering(path: Path, answer: Answer | None) -> AsyncIterator[None]:
+    """Somebody at that socket, or nobody."""
+    if answer is None:
+        yield
+        return
+    server = await asyncio.start_unix_server(answer, path)
+    try:
+        yield
+    finally:
+        server.close()
+        path.unlink(missing_ok=True)
+
+
 async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.read()
     writer.close()
@@ -398,7 +415,7 @@ async def forever(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None
 
 @pytest.mark.parametrize("answer", [hang, leave, garbage, half, forever, None])
 async def test_of_a_silent_one_its_last_figures_count_and_it_is_told(
-    place: Path, answer: Callable[..., object] | None
+    place: Path, answer: Answer | None
 ) -> None:
     async with workers(place, 1, SOON) as (asked,):
         asked.count(1)
@@ -407,16 +424,10 @@ async def test_of_a_silent_one_its_last_figures_count_and_it_is_told(
         silent.count(2, 3)
         silent.siblings.tell()
         silent.count(4)
-        server = None
-        if answer is not None:
-            path = silent.folder.socket()
-            server = await asyncio.start_unix_server(answer, path)  # type: ignore[arg-type]
-        figures = await asked.scraped()
+        async with answering(silent.folder.socket(), answer):
+            figures = await asked.scraped()
         assert (figures["seen_total"], figures["spans_sum"]) == (3, 6)
         assert (figures["workers"], figures[SILENT]) == (1, 1)
-        if server is not None:
-            server.close()
-            silent.folder.socket().unlink(missing_ok=True)
 
         # It comes round.
         await silent.teller.start()
@@ -440,11 +451,10 @@ async def test_one_that_dies_while_it_is_asked_is_gone_and_not_silent(place: Pat
             other.leave()
             writer.close()
 
-        server = await asyncio.start_unix_server(die, dies.folder.socket())
-        for _ in range(2):
-            figures = await asked.scraped()
+        async with answering(dies.folder.socket(), die):
+            scrapes = [await asked.scraped() for _ in range(2)]
+        for figures in scrapes:
             assert (figures["seen_total"], figures["workers"], figures[SILENT]) == (2, 1, 0)
-        server.close()
 
 
 async def test_one_that_has_told_nothing_yet_adds_nothing(place: Path) -> None:

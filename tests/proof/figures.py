@@ -263,7 +263,10 @@ async def _upstream(
     rows.append(counted("hedges, route hedged", hedged, said, "by the ledgers"))
     said = await sum_of('glm_proxy_failovers_total{route="failover"}')
     rows.append(counted("failovers, route failover", moved, said, "by the ledgers"))
-    shared = sum(one.shot.route == "shared" and one.shot.id not in entries for one in seen)
+    shared = sum(
+        one.shot.route == "shared" and one.status == 200 and one.shot.id not in entries
+        for one in seen
+    )
     said = await sum_of('glm_proxy_shared_answers_total{route="shared"}')
-    rows.append(counted("answers shared", shared, said, "exchanges without an attempt"))
+    rows.append(counted("answers shared", shared, said, "answered without an attempt"))
     return rows

@@ -162,7 +162,7 @@ class Chart {
     return {
       width: this.#width(),
       height: HEIGHT,
-      padding: [8, 6, 0, 0],
+      padding: [8, 18, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
       scales: { y: { range: (_, least, most) => this.#plan.range(most ?? 0, least ?? 1) } },
