@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import io
 import os
@@ -74,6 +75,7 @@ def command(path: Path | None, host: str | None, port: int | None, admin_port: i
 
 async def serve(app: App, config: Config) -> int:
     """Run `app` until a signal has stopped it. The exit code."""
+    _keep_out_of_collections()
     with _signals() as received:
         try:
             await app.start()
@@ -84,6 +86,15 @@ async def serve(app: App, config: Config) -> int:
         _say(f"glm-proxy {__version__} listens on {data}, admin on {admin}", sys.stdout)
         await received.get()
         return await _drain(app, config.server.drain_timeout, received)
+
+
+def _keep_out_of_collections() -> None:
+    """What was made up to now stays: the garbage collector need not look at it again.
+
+    A full collection stops every stream; without the modules and settings it takes half as long.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _say(text: str, stream: TextIO) -> None:

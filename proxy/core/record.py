@@ -169,7 +169,9 @@ def overhead(timeline: Timeline, elsewhere: float) -> float | None:
     first = t.first_event if t.first_event is not None else t.first_byte
     if t.sent is None or t.committed is None or first is None:
         return None
-    if t.first_token is not None and t.first_token <= t.committed:
+    if t.last_event is not None and t.last_event <= t.committed:
+        first = t.last_event  # of an answer that is put together here
+    elif t.first_token is not None and t.first_token <= t.committed:
         first = t.first_token  # what only opened the answer was held back until then
     after = max(t.committed - first, 0.0)  # an early commit is before all that came
     return t.sent - t.received - elsewhere + after

@@ -42,7 +42,13 @@ def _marks(record: Record) -> Iterator[tuple[str, float | None]]:
         yield "upstream_headers", timeline.headers
         yield "first_byte", timeline.first_byte
         yield "first_token", timeline.first_token
-    if timeline.committed is not None:
+    if timeline.committed is None:
+        return
+    if not record.stream and timeline.last_event is not None:  # it was put together here
+        yield "reasoning", timeline.first_content
+        yield "stream", timeline.last_event
+        yield "commit", timeline.committed
+    else:
         yield "commit", timeline.committed
         yield "reasoning", timeline.first_content
         yield "stream", timeline.finished

@@ -100,3 +100,16 @@ def test_an_answer_without_content_goes_from_commit_to_its_end() -> None:
     spans = seconds(a_record(timeline=a_timeline(first_content=None)))
     assert "reasoning" not in spans
     assert spans["stream"] == 2.199
+
+
+def test_an_answer_that_is_put_together_here_is_committed_after_its_last_event() -> None:
+    """Its stream is the upstream's time, and no overhead of ours."""
+    timeline = a_timeline(last_event=2.2, committed=2.201)
+    record = a_record(timeline=timeline, stream=False)
+    spans = seconds(record)
+    assert list(spans)[-3:] == ["reasoning", "stream", "commit"]
+    assert spans["commit"] == pytest.approx(0.001)
+    sent = timeline.sent
+    assert sent is not None
+    assert record.overhead == pytest.approx(sent - RECEIVED + 0.001)
+    assert (record.ttft, record.first_content) == (None, None)

@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from selenium.webdriver import Chrome
@@ -62,6 +63,7 @@ def draw(browser: Chrome, url: str, folder: Path) -> None:
     view.until(lambda: len(view.rows) >= 20)
     view.until(lambda: view.all("#model option"))
     time.sleep(2.5)  # some seconds of figures, and rows that come live
+    view.until(partial(is_mixed, view), within=90)
     take(view, folder / "page-desktop.png", height=bottom(view, "#connections"))
     set_media(browser, prefers_color_scheme="dark")
     time.sleep(1.5)
@@ -76,6 +78,16 @@ def draw(browser: Chrome, url: str, folder: Path) -> None:
     view.run("scrollTo(0, 0)")
     time.sleep(1.5)
     take(view, folder / "page-phone.png", height=1500)
+
+
+def is_mixed(view: View) -> bool:
+    """Answers with and without reasoning, and one of several attempts, are among the newest."""
+    counts: list[int] = view.run(
+        "const rows = [...document.querySelectorAll('#waterfall tr[data-id]')].slice(0, 15);"
+        "return ['.stage-reasoning', '.badge'].map((css) =>"
+        "  rows.filter((row) => (row.querySelector(css)?.offsetWidth ?? 0) > 12).length)"
+    )
+    return counts[0] >= 2 and counts[1] >= 1
 
 
 def play(view: View, path: Path) -> None:

@@ -11,6 +11,8 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {2: 3, 6: 4}
 """By colour type: RGB, and RGB with opacity."""
 _COLOURS = 256
+_ALIKE = 48
+"""Squared distance of two colours that nobody tells apart in a picture."""
 
 
 def with_palette(png: bytes) -> bytes:
@@ -28,7 +30,7 @@ def with_palette(png: bytes) -> bytes:
         for row in _rows(zlib.decompress(chunks[b"IDAT"]), width * channels, channels)
     ]
     counted = Counter(pixel for row in rows for pixel in row)
-    palette = [colour for colour, _ in counted.most_common(_COLOURS)]
+    palette = _palette(counted)
     index = {colour: place for place, colour in enumerate(palette)}
     for colour in counted.keys() - index.keys():
         index[colour] = _nearest(colour, palette)
@@ -57,11 +59,26 @@ def _chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
-def _nearest(colour: bytes, palette: list[bytes]) -> int:
-    def distance(place: int) -> int:
-        return sum((one - other) ** 2 for one, other in zip(colour, palette[place], strict=True))
+def _palette(counted: Counter[bytes]) -> list[bytes]:
+    """The most frequent colours, without those that one of them stands for well enough: a small
+    patch in a colour of its own keeps it."""
+    ordered = [colour for colour, _ in counted.most_common()]
+    chosen: list[bytes] = []
+    for colour in ordered:
+        if len(chosen) == _COLOURS:
+            break
+        if all(_distance(colour, one) >= _ALIKE for one in chosen):
+            chosen.append(colour)
+    return chosen
 
-    return min(range(len(palette)), key=distance)
+
+def _nearest(colour: bytes, palette: list[bytes]) -> int:
+    return min(range(len(palette)), key=lambda place: _distance(colour, palette[place]))
+
+
+def _distance(one: bytes, other: bytes) -> int:
+    red, green, blue = one[0] - other[0], one[1] - other[1], one[2] - other[2]
+    return red * red + green * green + blue * blue
 
 
 def _rows(data: bytes, length: int, step: int) -> Iterator[bytes]:

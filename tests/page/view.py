@@ -71,16 +71,16 @@ class View:
         script = "const one = document.activeElement; return one.id || one.textContent.trim()"
         return str(self.run(script))
 
-    def until(self, condition: Callable[[], object], what: str = "") -> None:
-        """Looks until it holds; AssertionError after `WITHIN` seconds."""
-        deadline = time.monotonic() + WITHIN
+    def until(self, condition: Callable[[], object], within: float = WITHIN) -> None:
+        """Looks until it holds; AssertionError after `within` seconds."""
+        deadline = time.monotonic() + within
         while True:
             try:
                 if condition():
                     return
             except StaleElementReferenceException:
                 pass  # drawn anew between two looks
-            assert time.monotonic() < deadline, what or "it did not come to be"
+            assert time.monotonic() < deadline, "it did not come to be"
             time.sleep(0.02)
 
     def until_text(self, css: str, part: str, within: float = WITHIN) -> None:
