@@ -68,6 +68,7 @@ def command(path: Path | None, host: str | None, port: int | None, admin_port: i
     # Only now: it is the slowest import, and wrong settings are told without it.
     from proxy.app import App as ProxyApp
 
+    _keep_out_of_collections()
     with _own_log(config.log):
         code = uvloop.run(serve(ProxyApp(config), config))
     sys.exit(code)
@@ -75,7 +76,6 @@ def command(path: Path | None, host: str | None, port: int | None, admin_port: i
 
 async def serve(app: App, config: Config) -> int:
     """Run `app` until a signal has stopped it. The exit code."""
-    _keep_out_of_collections()
     with _signals() as received:
         try:
             await app.start()

@@ -89,7 +89,7 @@ class Spans(Group):
             registry,
             "glm_proxy_time_to_first_byte_seconds",
             "Seconds from the request's arrival to the status and first bytes written to the"
-            " client.",
+            " client; not of errors that the proxy tells by itself.",
             EXCHANGE,
             buckets.FIRST_TOKEN,
         )
