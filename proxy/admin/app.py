@@ -96,7 +96,11 @@ class _Admin:
         if making is None:
             making = self._making[scrape.content_type] = asyncio.create_task(self._text(scrape))
             making.add_done_callback(lambda _: self._making.pop(scrape.content_type))
-        body = await asyncio.shield(making)  # who leaves holds up nobody who shares it
+        try:
+            body = await asyncio.shield(making)  # who leaves holds up nobody who shares it
+        except OSError as error:  # a part of the sum would look as if counters had been reset
+            text = f"503: metrics.folder cannot be read: {error.strerror or error}\n"
+            raise web.HTTPServiceUnavailable(text=text) from None
         return web.Response(body=body, headers={"Content-Type": scrape.content_type})
 
     async def _text(self, scrape: Scrape) -> bytes:

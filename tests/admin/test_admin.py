@@ -162,6 +162,18 @@ async def test_scrapes_at_once_share_one_text_and_the_loop_goes_on(admin: Admin)
     assert len(slow.begun) == 2
 
 
+async def test_a_sum_that_cannot_be_made_is_no_half_sum(admin: Admin) -> None:
+    def fail() -> bytes:
+        raise FileNotFoundError(2, "No such file or directory", "/secret/place")
+
+    admin.scrape = lambda accept: Scrape("text/plain", fail)
+    answer = await admin.get("/metrics")
+    assert (answer.status, answer.body) == (
+        503,
+        b"503: metrics.folder cannot be read: No such file or directory\n",
+    )
+
+
 async def test_two_formats_are_made_one_after_the_other(admin: Admin) -> None:
     slow = SlowTexts(admin.metrics)
     admin.scrape = slow.scrape
