@@ -8,7 +8,8 @@ The rooms, and who may look into which (`tests/test_architecture.py` checks it):
 `exchange` is the life of one request on one page: start reading there.
 `core` decides and parses; it is pure: bytes and values in, values out, no clock, no socket.
 `net` touches sockets and tasks; it decides nothing.
-`observe` turns one finished record into metrics and one log line.
+`observe` turns one finished record into metrics, one log line, spans, and what the page shows.
+`app` is the wiring; `telling` and `sharing` are its part that observes, `status` what runs now.
 `admin` is the operator's listener, `simulator` a GLM that runs on this machine.
 Nothing happens at import; only `cli` and `__main__` see the environment.
 """

@@ -49,6 +49,8 @@ _LAST_WORDS = 1.0
 """Seconds that interrupted exchanges get to tell their clients."""
 _LAST_LOOK = 0.1
 """Seconds to wait for connections whose exchanges are over; aiohttp takes 0 for ever."""
+_LAST_SCRAPES = 3.0
+"""Seconds for what is asked on the operator's listener to be answered."""
 
 
 class App:
@@ -189,20 +191,28 @@ class App:
         app.on_shutdown.append(watching.close)
         # A page that is left ends what was asked for it.
         self._admin = web.AppRunner(
-            app, access_log=None, handle_signals=False, handler_cancellation=True
+            app,
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=True,
+            shutdown_timeout=_LAST_SCRAPES,
         )
         await self._admin.setup()
         await web.SockSite(self._admin, operator).start()
 
     def _ways(self) -> Ways:
-        """Where the page's prompts are sent: this proxy, and each endpoint past it."""
+        """Where the page's prompts are sent: this proxy, and each endpoint past it.
+
+        Without a token none is, and no second trust store is loaded for each endpoint.
+        """
+        endpoints = self._config.endpoints if self._config.admin.token is not None else ()
         host, port = self.data_address
         if ipaddress.ip_address(host).is_unspecified:
             host = "::1" if ":" in host else "127.0.0.1"
         own = f"[{host}]" if ":" in host else host
         return Ways(
             Way(f"http://{own}:{port}/v1/chat/completions"),
-            {one.name: _direct(one) for one in self._config.endpoints},
+            {one.name: _direct(one) for one in endpoints},
         )
 
     def _readiness(self) -> Readiness:

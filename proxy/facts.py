@@ -154,7 +154,6 @@ class Facts:
             predicted=None if pursuit is None or not accounts else pursuit.chosen.predicted,
             decisions=() if pursuit is None or not accounts else pursuit.decisions,
             shared=self.shared,
-            trace_id=None if self.trace is None else self.trace.ids.trace_id,
             span=None if self.trace is None else self.trace.ids,
             answer_span=self._answer_span(),
         )

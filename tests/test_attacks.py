@@ -192,6 +192,27 @@ async def test_a_client_that_never_finishes_its_body_does_not_keep_the_proxy_fro
         assert 'outcome="proxy_draining"' in exposition
 
 
+async def test_a_page_that_never_finishes_its_body_does_not_keep_the_proxy_from_stopping(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "token").write_text("operator-token-1")
+    async with (
+        ScriptedUpstream(answering(EVENT)) as upstream,
+        running(
+            tmp_path,
+            in_front_of(upstream, tmp_path, admin={"port": 0, "token": "file:token"}),
+        ) as app,
+        RawClient(app.admin_address) as client,
+    ):
+        client.writer.write(
+            b"POST /admin/playground HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
+            b"Authorization: Bearer operator-token-1\r\nContent-Type: application/json\r\n"
+            b"Expect: 100-continue\r\n\r\n"
+        )
+        assert b" 100 " in await client.reader.readline()
+        await asyncio.wait_for(app.stop(0), 20)
+
+
 # --- upstreams -----------------------------------------------------------------------------------
 
 

@@ -400,6 +400,13 @@ WRONG = [
     ("server: {host: 127.1}", "server.host", "found 127.1, must be text"),
     ("admin: {host: 0.0.0.0}", "admin.host", "allow_remote: true"),
     ("admin: {port: 8080}", "admin.port", "the two must differ"),
+    ('admin: {hosts: ["proxy.internal:9090"]}', "admin.hosts", "without scheme and port"),
+    ('admin: {hosts: [""]}', "admin.hosts", "a name alone"),
+    (
+        'tracing: {endpoint: "http://127.0.0.1:4318/v1/traces/"}',
+        "tracing.endpoint",
+        "/v1/traces is added",
+    ),
     ("server:", "server", "found nothing, must be a mapping"),
     ("stream: []", "stream", "found a list, must be a mapping"),
     ("stream: {text_buffer_size: 0}", "stream.text_buffer_size", "at least 1"),
@@ -517,6 +524,12 @@ def test_a_wrong_setting_is_refused_by_its_path(
     assert problem.where == where
     assert says in problem.text
     assert problem.line == 2
+
+
+def test_a_header_for_the_collector_has_a_name_that_can_be_sent(write: Write) -> None:
+    text = 'tracing: {endpoint: "http://127.0.0.1:4318", headers: {"x y": "env:OTLP"}}'
+    (problem,) = refused(write(ENDPOINTS + text), {"OTLP": CANARY}).problems
+    assert (problem.where, problem.text) == ("tracing.headers", "'x y' is no header's name")
 
 
 @pytest.mark.parametrize("name", sorted(UNTOUCHABLE))

@@ -53,8 +53,8 @@ def slow(proxy: Several, name: str, seconds: float) -> Any:
 
 async def test_of_several_endpoints_the_one_that_answers_sooner_is_used(tmp_path: Path) -> None:
     async with several(tmp_path, "ab", **ANYWHERE) as proxy:
-        slow(proxy, "a", 0.1)
-        slow(proxy, "b", 0.02)
+        slow(proxy, "a", 0.4)
+        slow(proxy, "b", 0.08)
         await asked_of(proxy, 10)
         later = await asked_of(proxy, 20, 10)
         assert later["b"] >= 18

@@ -326,3 +326,32 @@ async def test_an_error_event_does_not_tell_the_endpoints_own_key(
             answer = await ask(app.data_address, path, chat(stream=True, max_tokens=5))
     assert b"1210" in answer.body
     assert b"sk-secret" not in answer.body
+
+
+async def test_an_answer_that_is_not_http_is_quoted_nowhere(tmp_path: Path) -> None:
+    """Neither the text of a chat nor a key that came back gets into an error or what is told of
+    it: the access log, traces and the operator's page."""
+    said: list[bytes] = [
+        b"HTTP/1.1 200 OK\r\nx-said: the-secret-word\0\r\n\r\n",
+        b"HTTP/1.1 the-secret-word\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx-said: the-secret-word" + b"x" * 20_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\ndata: the-secret-word\n\n",
+    ]
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said.pop())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(script, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        settings = {
+            "endpoints": [{"name": "up", "base_url": f"http://127.0.0.1:{port}"}],
+            "attempts": {"retries": 0, "breaker": "off"},
+        }
+        async with running(tmp_path, settings) as app:
+            while said:
+                answer = await ask(app.data_address, CHAT, chat(stream=True))
+                assert b"upstream_protocol_error" in answer.body
+                assert b"secret" not in answer.body

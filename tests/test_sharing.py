@@ -672,13 +672,20 @@ async def test_a_proxy_that_stops_tells_those_who_wait_for_an_answer(
 async def test_a_proxy_that_stops_does_not_wait_for_one_that_lags(
     tmp_path: Path, records: list[Record]
 ) -> None:
+    go = asyncio.Event()
+
+    async def script(call: Call) -> None:
+        await go.wait()
+        await pour(call)
+
     async with (
-        ScriptedUpstream(pour) as upstream,
+        ScriptedUpstream(script) as upstream,
         AsyncExitStack() as stack,
     ):
         async with running(tmp_path, in_front_of(upstream, tmp_path, **SHARE)) as app:
             await all_posted(stack, app, 1)
-            fast = await posted(stack, app)
+            (fast,) = await all_posted(stack, app, 1)
+            go.set()
             assert (await whole(fast)).clean
             stopped = time.monotonic()
         assert time.monotonic() - stopped < 0.9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from grafana.source.panels import Fields, Panel
+from grafana.source.panels import DATASOURCE, Fields, Panel
 from grafana.source.promql import highest, select
 
 COLUMNS = 24
@@ -26,7 +26,6 @@ _TOOLTIPS = {
     STREAMS: "Between the first token and the last: gaps, cuts, tokens",
     PROCESS: "The proxy itself: event loop, memory, settings, scrapes",
 }
-_PROMETHEUS = {"type": "prometheus", "uid": "${datasource}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +153,7 @@ def _variable(name: str, label: str, query: str, *, hide: bool) -> Fields:
     return {
         "allValue": ".*",
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
-        "datasource": _PROMETHEUS,
+        "datasource": DATASOURCE,
         "definition": query,
         "hide": 2 if hide else 0,
         "includeAll": True,
@@ -186,7 +185,7 @@ def _reloads() -> Fields:
     """A line at the very moment: the series' value is the time at which settings were loaded."""
     loaded = select("glm_proxy_config_last_reload_success_timestamp_seconds")
     return {
-        "datasource": _PROMETHEUS,
+        "datasource": DATASOURCE,
         "enable": True,
         "expr": f"1000 * {loaded}",
         "hide": False,
@@ -204,7 +203,7 @@ def _breakers() -> Fields:
     """The time in which a breaker is open: Grafana leaves out zeros and joins what follows."""
     opened = select("glm_proxy_breaker_state", ("endpoint", "served_model"), 'state="open"')
     return {
-        "datasource": _PROMETHEUS,
+        "datasource": DATASOURCE,
         "enable": True,
         "expr": highest(opened, by=("endpoint", "served_model")),
         "hide": False,

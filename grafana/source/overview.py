@@ -25,7 +25,6 @@ from proxy.observe.stages import NAMES as STAGES
 
 _CHAT = 'kind="chat"'
 _WINDOWS = ("5m", "1h", "6h")
-_SHARE: Steps = (("red", None), ("orange", 0.9), ("green", slo.OBJECTIVE))
 _BURN: Steps = (("green", None), ("orange", 1.0), ("red", 4.0))
 
 
@@ -56,7 +55,7 @@ def _share() -> Panel:
         " is 95 %. Below it: the other panels up here say where to look.",
         "percentunit",
         Query(slo.share(RANGE), "within 5 s", instant=True),
-        steps=_SHARE,
+        steps=slo.SHARES,
         decimals=2,
         none="no exchanges",
     )

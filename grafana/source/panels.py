@@ -6,19 +6,22 @@ Colours are Grafana's names and palettes, which it adapts to the light and the d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from proxy.observe import objective
 
 Json = bool | int | float | str | None | Sequence["Json"] | Mapping[str, "Json"]
 Fields = Mapping[str, Json]
 Steps = tuple[tuple[str, float | None], ...]
 """Colours, each with the value from which it holds; the first has none."""
 
-TARGET: Steps = (("green", None), ("red", 5.0))
-"""The first content's target: 5 s."""
+TARGET: Steps = (("green", None), ("red", objective.TARGET))
+"""The first content's."""
 PLAIN: Steps = (("text", None),)
 
-_DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+"""The one that is chosen at the top of the dashboard."""
 _MIN_STEP = "15s"
 """No finer than a scrape. Grafana takes the length of a scrape itself from the data source."""
 
@@ -36,7 +39,7 @@ class Query:
 
     def json(self, ref: str) -> Fields:
         return {
-            "datasource": _DATASOURCE,
+            "datasource": DATASOURCE,
             "editorMode": "code",
             "exemplar": self.exemplar,
             "expr": self.expr,
@@ -63,7 +66,7 @@ class Panel:
     height: int = 8
     overrides: tuple[Fields, ...] = ()
     transformations: tuple[Fields, ...] = ()
-    links: tuple[Fields, ...] = field(default=())
+    links: tuple[Fields, ...] = ()
 
     def json(self, number: int, x: int, y: int) -> Fields:
         queries = [query.json(chr(ord("A") + at)) for at, query in enumerate(self.queries)]
@@ -72,7 +75,7 @@ class Panel:
             "type": self.kind,
             "title": self.title,
             "description": self.description,
-            "datasource": _DATASOURCE,
+            "datasource": DATASOURCE,
             "gridPos": {"h": self.height, "w": self.width, "x": x, "y": y},
             "interval": _MIN_STEP,
             "fieldConfig": {

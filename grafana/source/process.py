@@ -297,10 +297,11 @@ def _scrape_time() -> Panel:
 
 def _dropped() -> Panel:
     return lines(
-        "Log lines dropped",
-        "Per second, by log: whoever reads the log does not keep up. The proxy does not wait, and"
-        " what is dropped is lost.",
+        "Log lines and spans dropped",
+        "Per second: lines of each log, and spans of traces. Whoever takes them does not keep up."
+        " The proxy does not wait, and what is dropped is lost.",
         "cps",
         Query(rate("glm_proxy_log_lines_dropped_total", by=("log",)), "{{log}}"),
+        Query(rate("glm_proxy_spans_dropped_total"), "spans"),
         steps=(("green", None), ("red", 0.001)),
     )

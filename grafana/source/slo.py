@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from grafana.source.panels import Steps
 from grafana.source.promql import CANDIDATE, ratio, select, total, within
+from proxy.observe.objective import SHARE, TARGET
 
-OBJECTIVE = 0.95
-BUDGET = 0.05
+SHARES: Steps = (("red", None), ("orange", 0.9), ("green", SHARE))
+"""What a share is coloured by."""
+
+_BUDGET = round(1 - SHARE, 6)
 """The share that may miss."""
-TARGET_BOUND = "5.0"
-"""The bucket of the 5 s target, as the metric's `le` spells it."""
+_TARGET_BOUND = str(TARGET)
+"""The target's bucket, as the metric's `le` spells it."""
 
 _CHAT = 'kind="chat"'
 _CONTENT = "glm_proxy_first_content_seconds"
@@ -26,7 +30,7 @@ def share(window: str, by: Iterable[str] = ()) -> str:
     """
     content = [
         f"rate({select(f'{_CONTENT}_{part}', CANDIDATE, _CHAT, *bound)}[{window}])"
-        for part, bound in (("bucket", (within(TARGET_BOUND),)), ("count", ()))
+        for part, bound in (("bucket", (within(_TARGET_BOUND),)), ("count", ()))
     ]
     exchanges = select("glm_proxy_exchanges_total", CANDIDATE, _CHAT, 'status_class="5xx"')
     failed = f"rate({exchanges}[{window}])"
@@ -36,4 +40,4 @@ def share(window: str, by: Iterable[str] = ()) -> str:
 
 def burn(window: str) -> str:
     """How many times faster than allowed the budget goes: at 1 it lasts exactly its period."""
-    return f"(1 - {share(window)}) / {BUDGET}"
+    return f"(1 - {share(window)}) / {_BUDGET}"

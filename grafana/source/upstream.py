@@ -10,7 +10,6 @@ from grafana.source.panels import (
     Column,
     Panel,
     Query,
-    Steps,
     heatmap,
     lines,
     table,
@@ -34,7 +33,6 @@ from grafana.source.promql import (
 )
 
 _CONTENT = "glm_proxy_first_content_seconds"
-_SHARE: Steps = (("red", None), ("orange", 0.9), ("green", slo.OBJECTIVE))
 
 
 def dashboard() -> Dashboard:
@@ -72,7 +70,7 @@ def _candidates() -> Panel:
                 "percentunit",
                 (("green", None), ("orange", 0.01), ("red", 0.05)),
             ),
-            Column("Within 5 s", slo.share(RANGE, by=PLACE), "percentunit", _SHARE),
+            Column("Within 5 s", slo.share(RANGE, by=PLACE), "percentunit", slo.SHARES),
             Column(
                 "First content p50",
                 quantile(0.5, _CONTENT, CANDIDATE, by=PLACE, window=RANGE),

@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-import orjson
 from aiohttp import web
 
 from proxy.admin import page
+from proxy.admin.answers import as_json
 from proxy.admin.guard import harden, host_check, origin_check
 from proxy.observe.metrics import Scrape
 
@@ -82,11 +82,7 @@ class _Admin:
             "reasons": state.reasons,
             "endpoints": dict(state.endpoints),
         }
-        return web.Response(
-            status=200 if state.ready else 503,
-            body=orjson.dumps(answer, option=orjson.OPT_APPEND_NEWLINE),
-            content_type="application/json",
-        )
+        return as_json(answer, 200 if state.ready else 503)
 
     async def metrics(self, request: web.Request) -> web.Response:
         if self._scrape is None:

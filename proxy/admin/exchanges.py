@@ -6,6 +6,7 @@ All texts in an answer are safe to show as text: they are cut and masked as in t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import web
@@ -14,13 +15,18 @@ from proxy.admin.answers import as_json, refusal
 from proxy.core.record import Record
 from proxy.observe.access_log import fields
 from proxy.observe.exchanges import Exchanges, Kept
-from proxy.observe.redact import identifier, plain, sentence
 from proxy.observe.stages import stages
 
 _PATH: Final = "/admin/exchanges"
 _KINDS: Final = ("recent", "slowest", "failed")
 _MOST: Final = 1000
 _USUAL: Final = 50
+_SUMMARY: Final = (
+    *("request_id", "time", "kind", "route", "requested_model", "served_model", "endpoint"),
+    *("stream", "status", "outcome", "stage", "ttfb_s", "ttft_s", "first_content_s"),
+    *("duration_s", "attempt_count", "trace_id", "error"),
+)
+"""Fields of the log line that a list has too; of these `time` differs."""
 
 
 def routes(exchanges: Exchanges) -> list[web.AbstractRouteDef]:
@@ -31,27 +37,15 @@ def routes(exchanges: Exchanges) -> list[web.AbstractRouteDef]:
 
 def summary(kept: Kept) -> dict[str, Any]:
     """One exchange in a list. Times are seconds, `time` since the epoch; null is not known."""
-    record = kept.record
+    return _summary(kept, fields(kept.record, kept.time))
+
+
+def _summary(kept: Kept, told: Mapping[str, Any]) -> dict[str, Any]:
+    """`told`: the fields of its log line."""
     return {
-        "request_id": identifier(record.request_id),
+        **{name: told[name] for name in _SUMMARY},
         "time": round(kept.time, 3),
-        "kind": record.kind,
-        "route": record.route,
-        "requested_model": plain(record.requested_model),
-        "served_model": plain(record.served_model),
-        "endpoint": record.endpoint,
-        "stream": record.stream,
-        "status": record.status,
-        "outcome": record.outcome,
-        "stage": record.stage,
-        "ttfb_s": _seconds(record.ttfb),
-        "ttft_s": _seconds(record.ttft),
-        "first_content_s": _seconds(record.first_content),
-        "duration_s": _seconds(record.duration),
-        "attempt_count": len(record.attempts),
-        "trace_id": record.trace_id,
-        "error": None if record.error is None else sentence(record.error),
-        "stages": [[stage, _seconds(span)] for stage, span in stages(record)],
+        "stages": [[stage, _seconds(span)] for stage, span in stages(kept.record)],
     }
 
 
@@ -63,7 +57,7 @@ def detail(kept: Kept) -> dict[str, Any]:
     received = record.timeline.received
     for attempt, one in zip(told["attempts"], record.attempts, strict=True):
         attempt["start_s"] = _seconds(one.started - received)
-    return told | summary(kept) | {"timeline": _timeline(record)}
+    return told | _summary(kept, told) | {"timeline": _timeline(record)}
 
 
 def _timeline(record: Record) -> list[dict[str, Any]]:

@@ -89,10 +89,6 @@ class TokenCheck:
         self._clock = clock
         self._tries = Budget(0.0, burst=_TRIES, per_second=0.1)
 
-    @property
-    def is_set(self) -> bool:
-        return self._token is not None
-
     def refusal(self, request: web.Request) -> tuple[int, str, str] | None:
         """Status, code and message for a request that may not act; None: it may."""
         if self._token is None:

@@ -20,10 +20,11 @@ from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from proxy.admin.answers import refusal
 from proxy.admin.guard import TokenCheck
 from proxy.config import Secret
 from proxy.core.wire.answers import error_message, masked
-from proxy.core.wire.dialect import object_of, parse
+from proxy.core.wire.dialect import count_of, object_of, parse, text_of
 from proxy.core.wire.glm import GLM
 from proxy.core.wire.sse import Decoder
 from proxy.errors import EventTooLarge
@@ -95,8 +96,7 @@ class _Refused(Exception):
         self.message = message
 
     def answer(self) -> web.Response:
-        body = {"error": {"code": self.code, "message": self.message}}
-        return web.json_response(body, status=self.status)
+        return refusal(self.status, self.code, self.message)
 
 
 class Playground:
@@ -128,9 +128,9 @@ class Playground:
             self._running -= 1
 
     def _check_token(self, request: web.Request) -> None:
-        refusal = self._token.refusal(request)
-        if refusal is not None:
-            raise _Refused(*refusal)
+        refused = self._token.refusal(request)
+        if refused is not None:
+            raise _Refused(*refused)
 
     def _way(self, order: _Order) -> Way:
         if order.way == "proxied":
@@ -202,16 +202,17 @@ class _Telling:
         self._begun = time.monotonic()
         self._first_token: float | None = None
         self._first_content: float | None = None
-        self._finish: object = None
-        self._usage: dict[str, object] | None = None
+        self._finish: str | None = None
+        self._usage: dict[str, int] | None = None
         self._events = 0
         self._ended = self._failed = False
 
     async def head(self, answer: aiohttp.ClientResponse) -> None:
+        # Any byte may stand in a header (RFC 9110 §5.5), but not in JSON.
         headers = {
-            name.lower(): value
-            for name, value in answer.headers.items()
-            if name.lower() in _SHOWN or name.lower().startswith("x-glm-proxy-")
+            name: value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            for name, value in ((one.lower(), value) for one, value in answer.headers.items())
+            if name in _SHOWN or name.startswith("x-glm-proxy-")
         }
         await self._tell("head", status=answer.status, headers=headers)
 
@@ -245,13 +246,14 @@ class _Telling:
             await self.refusal(None, data)
             return
         if isinstance(value.get("usage"), dict):
-            self._usage = object_of(value["usage"])
+            counts = ((name, count_of(one)) for name, one in object_of(value["usage"]).items())
+            self._usage = {name: count for name, count in counts if count is not None}
         choices = value.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             await self._choice(object_of(choice))
 
     async def _choice(self, choice: dict[str, object]) -> None:
-        self._finish = choice.get("finish_reason") or self._finish
+        self._finish = text_of(choice.get("finish_reason")) or self._finish
         delta = object_of(choice.get("delta"))
         for kind, name in (("reasoning", "reasoning_content"), ("content", "content")):
             text = delta.get(name)

@@ -102,6 +102,14 @@ class Admin(Listener):
     exchanges: CountOrZero = 500
     """How many finished exchanges /admin/exchanges remembers. 0: none."""
 
+    @field_validator("hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not origin.is_name(host):
+                raise ValueError(f"found {host!r}, must be a name alone, without scheme and port")
+        return hosts
+
 
 class Endpoint(Section):
     """One place requests are sent to."""

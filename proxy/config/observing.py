@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
@@ -11,6 +12,9 @@ from proxy.config import origin
 from proxy.config.secret import Secret, Sources
 from proxy.config.types import OFF, Flag, Name, OrOff, Section
 from proxy.config.units import Share
+
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+"""A token (RFC 9110, section 5.6.2)."""
 
 
 def _folder(path: Path, info: ValidationInfo) -> Path:
@@ -56,7 +60,18 @@ class Tracing(Section):
     @field_validator("endpoint")
     @classmethod
     def _check_url(cls, url: str, info: ValidationInfo) -> str:
-        return origin.checked(url, allow_plain_http=info.data.get("allow_plain_http", True))
+        url = origin.checked(url, allow_plain_http=info.data.get("allow_plain_http", True))
+        if url.endswith("/v1/traces"):
+            raise ValueError("must be the base URL: /v1/traces is added to it")
+        return url
+
+    @field_validator("headers")
+    @classmethod
+    def _check_headers(cls, headers: dict[str, Secret]) -> dict[str, Secret]:
+        for name in headers:
+            if not _HEADER.fullmatch(name):
+                raise ValueError(f"{name!r} is no header's name")
+        return headers
 
 
 TracingOrOff = Annotated[

@@ -46,6 +46,11 @@ def is_bindable(host: str) -> bool:
     return host == "localhost" or address(host) is not None
 
 
+def is_name(host: str) -> bool:
+    """Whether `host` is a host's name alone: no scheme, no port."""
+    return _HOST_NAME.fullmatch(host.lower()) is not None
+
+
 def checked(url: str, *, allow_plain_http: bool) -> str:
     """`url` without a slash at its end, if requests may be sent below it.
 

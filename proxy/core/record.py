@@ -114,11 +114,15 @@ class Record:
     """What was decided about attempts, in order: `hedge_started`, `hedge_denied_budget`, …"""
     shared: bool = False
     """It read an answer that another identical request had asked for."""
-    trace_id: str | None = None
-    """That of `span`: 32 hex digits. None when tracing is off."""
     span: SpanIds | None = None
+    """None when tracing is off."""
     answer_span: SpanIds | None = None
     """Where the answer is shared: the attempt, in the trace of who asked first, that brought it."""
+
+    @property
+    def trace_id(self) -> str | None:
+        """32 hex digits; None when tracing is off."""
+        return None if self.span is None else self.span.trace_id
 
     @property
     def duration(self) -> float:

@@ -236,7 +236,9 @@ def translate(error: Exception) -> UpstreamError:
         case aiohttp.ClientPayloadError():
             return UpstreamReset("the upstream's answer broke off")
         case aiohttp.ClientResponseError():
-            return UpstreamProtocolError(f"the upstream broke HTTP/1.1: {error.message}")
+            # What follows the colon quotes the answer: text of a chat, or a key that came back.
+            broken = error.message.partition(":")[0]
+            return UpstreamProtocolError(f"the upstream broke HTTP/1.1: {broken}")
         case TimeoutError():
             return ConnectTimeout("the upstream took too long")
         case OSError():

@@ -64,12 +64,11 @@ import orjson
 from proxy.core.record import AttemptRecord, Record, Usage
 from proxy.observe.lines import ByteStream, LineWriter, timestamp
 from proxy.observe.objective import is_ordinary
-from proxy.observe.redact import identifier, plain, sentence
+from proxy.observe.redact import PATH_LIMIT, assignment, identifier, plain, sentence
 
 Format = Literal["json", "text", "off"]
 
 _NO_USAGE = Usage()
-_PATH_LIMIT = 256
 
 
 class AccessLog:
@@ -139,13 +138,13 @@ def fields(record: Record, now: float, sample: float = 1.0) -> dict[str, Any]:
         "kind": record.kind,
         "dialect": record.dialect,
         "method": plain(record.method),
-        "path": plain(record.path, _PATH_LIMIT),
+        "path": plain(record.path, PATH_LIMIT),
         "route": record.route,
         "requested_model": plain(record.requested_model),
         "served_model": plain(record.served_model),
         "endpoint": record.endpoint,
         "reason": record.reason,
-        "changes": [_change(change) for change in record.changes],
+        "changes": [assignment(change) for change in record.changes],
         "predicted_s": _seconds(record.predicted),
         "decisions": [plain(decision) for decision in record.decisions],
         "shared": record.shared,
@@ -187,7 +186,7 @@ def text_line(record: Record, now: float, sample: float = 1.0) -> bytes:
         "---" if record.status is None else str(record.status),
         record.outcome,
         plain(record.method),
-        plain(record.path, _PATH_LIMIT),
+        plain(record.path, PATH_LIMIT),
         asked if asked == served or served is None else f"{asked or ''}>{served}",
         record.endpoint,
         f"reason={record.reason}" if record.reason is not None else None,
@@ -208,12 +207,6 @@ def text_line(record: Record, now: float, sample: float = 1.0) -> bytes:
         f"error={sentence(record.error)!r}" if record.error is not None else None,
     ]
     return (" ".join(part for part in parts if part) + "\n").encode()
-
-
-def _change(change: str) -> str:
-    """Name and value each by itself: together they would look like a key."""
-    name, equals, value = change.partition("=")
-    return f"{plain(name)}{equals}{plain(value)}"
 
 
 def _roles(attempts: tuple[AttemptRecord, ...]) -> str:

@@ -97,7 +97,7 @@ class Spans(Group):
             registry,
             "glm_proxy_time_to_first_token_seconds",
             "Seconds from the request's arrival to the first model token of any kind, reasoning"
-            " included (chat).",
+            " included (chat, streams).",
             EXCHANGE,
             buckets.FIRST_TOKEN,
         )
@@ -105,7 +105,7 @@ class Spans(Group):
             registry,
             "glm_proxy_first_content_seconds",
             "Seconds from the request's arrival to the first visible token or tool-call delta"
-            " (chat): what the 5 s target is stated on.",
+            " (chat, streams): what the 5 s target is stated on.",
             EXCHANGE,
             buckets.FIRST_TOKEN,
         )
@@ -133,8 +133,9 @@ class Spans(Group):
         self.overhead = Histograms(
             registry,
             "glm_proxy_overhead_seconds",
-            "Seconds that the proxy itself added before the first byte: (attempt sent - request"
-            " received) + (first write - first event).",
+            "Seconds that the proxy itself added before the first byte: from the request's arrival"
+            " until an attempt was sent, without waits for a place and attempts that led to"
+            " nothing, and from what the answer began with to the first write.",
             ("kind", "route", "stream"),
             buckets.OVERHEAD,
         )

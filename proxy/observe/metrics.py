@@ -179,8 +179,7 @@ class Metrics:
         self._gen_ai.server_duration.observe((*operation, _error_type(outcome)), record.duration)
         if (ttft := record.ttft) is not None:
             self._spans.first_token.observe(of, ttft, whose)
-            if record.stream:
-                self._gen_ai.server_first_token.observe(operation, ttft)
+            self._gen_ai.server_first_token.observe(operation, ttft)
         if (content := record.first_content) is not None:
             self._spans.first_content.observe(of, content, whose)
         where = (of.route, of.served_model, of.endpoint)
@@ -201,7 +200,7 @@ class Metrics:
             return
         self._gen_ai.client_tokens.observe((*operation, "output"), written)
         ttft = record.ttft
-        if record.stream and record.outcome == "completed" and ttft is not None and written > 1:
+        if record.outcome == "completed" and ttft is not None and written > 1:
             per_token = (record.duration - ttft) / (written - 1)
             self._gen_ai.server_per_token.observe(operation, per_token)
 

@@ -15,6 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from proxy.observe import buckets
 
+SILENT = "glm_proxy_workers_silent"
+"""A gauge that `proxy.observe.siblings` sets: of one process it is 0."""
 LOOK = 0.25
 """Seconds between two looks at the event loop."""
 _PAUSES = 4096
@@ -53,7 +55,7 @@ class Process:
             1
         )
         Gauge(
-            "glm_proxy_workers_silent",
+            SILENT,
             "Processes that run and did not tell their metrics: of what they counted, these have"
             " what they told last.",
             registry=registry,

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 
 MASK = "*"
+PATH_LIMIT = 256
+"""Characters that are kept of a path."""
 
 # A run with a digit or capital in it, too long for a word: an id, or a key in whatever encoding.
 # Then keys whose parts are joined by hyphens.
@@ -38,6 +40,12 @@ def plain(text: str | None, limit: int = 128) -> str | None:
     if len(text) >= 11:  # the shortest that the pattern matches
         text = _LONG_RUN.sub(MASK, text)
     return escaped(text)
+
+
+def assignment(text: str) -> str:
+    """`name=value`, each by itself: together they would look like a key."""
+    name, equals, value = text.partition("=")
+    return f"{plain(name)}{equals}{plain(value)}"
 
 
 def cut(text: str, limit: int) -> str:

@@ -20,11 +20,10 @@ from prometheus_client.registry import Collector
 from proxy.observe.app_log import LOGGER
 from proxy.observe.folder import Folder
 from proxy.observe.merge import Family, Snapshot, Value, families, lasting, merge, metrics
+from proxy.observe.process import SILENT
 from proxy.observe.snapshot import decode, encode
 
 log = logging.getLogger(LOGGER)
-
-SILENT = "glm_proxy_workers_silent"
 
 Ask = Callable[[Sequence[Path]], Sequence[bytes | None]]
 """What each socket tells, within seconds; `None` for one that does not."""

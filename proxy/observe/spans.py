@@ -41,7 +41,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from proxy.core.record import AttemptRecord, Record, SpanIds, Usage
 from proxy.observe.instruments import PROVIDER
-from proxy.observe.redact import identifier, plain, sentence
+from proxy.observe.redact import PATH_LIMIT, assignment, identifier, plain, sentence
 
 Value = str | bool | int | float | list[str]
 Marks = tuple[tuple[str, float | None], ...]
@@ -50,7 +50,6 @@ _METHODS: Final = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
 )
 _OTHER_METHOD: Final = "_OTHER"
-_PATH_LIMIT: Final = 256
 _ROUTED: Final = frozenset({"chat", "models"})
 """Kinds whose paths are few."""
 _VERSIONS: Final = {"h2": "2", "http/1.1": "1.1"}
@@ -185,18 +184,23 @@ class Spans:
 
 
 def _exchange_name(record: Record) -> str:
-    method = record.method if record.method in _METHODS else "HTTP"
+    method = _verb(record)
     return f"{method} {plain(record.path)}" if record.kind in _ROUTED else method
 
 
 def _attempt_name(attempt: AttemptRecord, record: Record) -> str:
     if record.kind == "chat":
         return f"chat {plain(attempt.model)}"
+    return _verb(record)
+
+
+def _verb(record: Record) -> str:
+    """The method as a span's name says it, where one that is not known is HTTP."""
     return record.method if record.method in _METHODS else "HTTP"
 
 
 def _exchange_attributes(record: Record) -> dict[str, Value | None]:
-    path = plain(record.path, _PATH_LIMIT)
+    path = plain(record.path, PATH_LIMIT)
     attributes: dict[str, Value | None] = {
         "http.request.method": _method(record),
         "url.scheme": "http",
@@ -210,7 +214,7 @@ def _exchange_attributes(record: Record) -> dict[str, Value | None]:
         "glm_proxy.route": record.route,
         "glm_proxy.endpoint": record.endpoint,
         "glm_proxy.reason": record.reason,
-        "glm_proxy.changes": [_change(one) for one in record.changes] or None,
+        "glm_proxy.changes": [assignment(one) for one in record.changes] or None,
         "glm_proxy.decisions": [f"{plain(one)}" for one in record.decisions] or None,
         "glm_proxy.shared": record.shared,
         "glm_proxy.outcome": record.outcome,
@@ -267,12 +271,6 @@ def _attempt_attributes(
         "glm_proxy.reused": attempt.reused,
         "glm_proxy.waited_s": round(attempt.waited, 6),
     }
-
-
-def _change(change: str) -> str:
-    """Name and value each by itself: together they would look like a key."""
-    name, equals, value = change.partition("=")
-    return f"{plain(name)}{equals}{plain(value)}"
 
 
 def _method(record: Record) -> str:

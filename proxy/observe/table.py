@@ -28,7 +28,7 @@ _FOREWORD = """\
 - With OpenMetrics, the buckets of `glm_proxy_duration_seconds`, `_time_to_first_byte_seconds`,
   `_time_to_first_token_seconds`, `_first_content_seconds`, `_overhead_seconds` and
   `_stage_seconds` carry an exemplar: the `request_id` of the latest exchange in them, and its
-  `trace_id` when there are traces. Prometheus keeps exemplars with
+  `trace_id` when its trace is exported. Prometheus keeps exemplars with
   `--enable-feature=exemplar-storage`.
 - *Merge* tells how the values of several processes that share a `metrics.folder` become one.
 - An exchange counts when it has ended.

@@ -43,6 +43,8 @@ _EVERY: Final = 1.0
 """Seconds in which exchanges gather."""
 _TIMEOUT: Final = 5.0
 """Seconds for one batch, repetitions included."""
+_LONGEST_ANSWER: Final = 64 * 1024
+"""Bytes of a collector's answer that are read, and not looked at: its status says all."""
 _LAST_LOOK: Final = 0.2
 """Seconds for the thread to end once it was told that nobody waits."""
 _NOISY: Final = ("opentelemetry.exporter", "urllib3")
@@ -108,6 +110,7 @@ class _Delivery(SpanExporter):
         self._given_up = False
         session = requests.Session()
         session.trust_env = False  # proxies and credentials of the environment's
+        session.stream = True  # `_answered` reads
         session.hooks["response"].append(self._answered)
         self._exporter = OTLPSpanExporter(
             endpoint=settings.endpoint + _PATH,
@@ -143,6 +146,8 @@ class _Delivery(SpanExporter):
 
     def _answered(self, response: requests.Response, *_: Any, **__: Any) -> None:
         self._status = response.status_code
+        response.raw.read(_LONGEST_ANSWER, decode_content=False)
+        response.close()  # of a connection that was read to the end nothing is closed
 
     def _tell(self, *, failing: bool) -> None:
         if failing == self._failing:

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from proxy.admin.exchanges import detail, routes, summary
-from proxy.core.record import Record
+from proxy.core.record import Record, SpanIds
 from proxy.observe.access_log import json_line
 from proxy.observe.exchanges import Exchanges, Kept
 from proxy.observe.stages import stages
@@ -119,7 +119,8 @@ async def test_head_is_answered_and_other_methods_are_refused(listener: Listener
 
 def test_a_summary_has_what_the_page_lists() -> None:
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
-    record = a_record(trace_id=trace_id, error="no\nanswer")
+    span = SpanIds(trace_id, "00f067aa0ba902b7", None, sampled=True)
+    record = a_record(span=span, error="no\nanswer")
     told = summary(kept(record))
     assert list(told) == SUMMARY
     assert told["time"] == NOW

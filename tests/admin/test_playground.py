@@ -204,6 +204,28 @@ async def test_a_cut_stream_and_an_error_in_a_stream_are_no_whole_answers(tmp_pa
             assert sent.events[-1][1]["code"] == code
 
 
+async def test_what_no_upstream_should_say_breaks_no_answer(tmp_path: Path) -> None:
+    """Any byte in a header; values of another type, and nested deeper than can be written."""
+    nested = b"[" * 600 + b"]" * 600
+    last = b'{"choices":[{"delta":{},"finish_reason":%b}],"usage":{"prompt_tokens":5,"x":%b}}'
+
+    async def script(call: Call) -> None:
+        call.head(200, **{"content-type": SSE, "x-log-id": "\xfc\xff"})
+        call.send(_event(content="one"))
+        call.send(b"data: " + last % (nested, nested) + b"\n\ndata: [DONE]\n\n")
+        call.finish()
+
+    upstream = ScriptedUpstream(script)
+    async with upstream, _proxy(upstream, tmp_path) as app:
+        for order in (PROXIED, DIRECT):
+            sent = await _send(app, order)
+            assert sent.names == ["head", "delta", "done"]
+            expected = "\xfc\xff" if order is PROXIED else "\ufffd\ufffd"
+            assert sent.events[0][1]["headers"]["x-log-id"] == expected
+            done = sent.events[-1][1]
+            assert (done["finish_reason"], done["usage"]) == (None, {"prompt_tokens": 5})
+
+
 async def test_an_endpoint_that_is_down_is_told(tmp_path: Path) -> None:
     upstream = ScriptedUpstream(_answer)
     async with upstream, _proxy(upstream, tmp_path) as app:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from proxy.observe import objective
 from proxy.observe.legend import label_of, legend
 from proxy.observe.table import entries
 from tests.deploy.reading import (
@@ -277,6 +278,17 @@ def test_buckets_that_are_asked_for_are_buckets_of_the_metric() -> None:
         for matcher in one.matchers
         if matcher.label == "le"
     }
-    assert ("glm_proxy_first_content_seconds_bucket", "5.0") in bounds
+    assert ("glm_proxy_first_content_seconds_bucket", str(objective.TARGET)) in bounds
     for metric, bound in bounds:
         assert re.search(rf'^{metric}\{{.*le="{re.escape(bound)}"', text, re.M), (metric, bound)
+
+
+def test_the_rules_state_the_objective_that_the_proxy_judges_by() -> None:
+    target, budget = f'le="{objective.TARGET}"', f"{1 - objective.SHARE:g}"
+    misses = [expr for name, expr in RECORDS.items() if ":glm_proxy_slo_misses:" in name]
+    burns = [expr for name, expr in RECORDS.items() if ":glm_proxy_slo_burn:" in name]
+    asked = [one["expr"] for name, one in ALERTS.items() if "FirstContent" in name]
+    assert (len(misses), len(burns), len(asked)) == (5, 10, 4)
+    assert all(target in expr for expr in misses)
+    assert all(expr.endswith(f" / {budget}") for expr in burns)
+    assert all(f" * {budget})" in expr for expr in asked)

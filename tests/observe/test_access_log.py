@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.record import Record, Usage
+from proxy.core.record import Record, SpanIds, Usage
 from proxy.observe.access_log import AccessLog, Format, json_line, text_line
 from tests.fakes.records import RECEIVED, a_loser, a_record, a_timeline, an_attempt
 from tests.fakes.running import running
@@ -191,7 +191,7 @@ def test_every_field_is_documented_and_no_other() -> None:
 
 def test_the_trace_of_an_exchange_is_told() -> None:
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
-    record = a_record(trace_id=trace_id)
+    record = a_record(span=SpanIds(trace_id, "00f067aa0ba902b7", None, sampled=True))
     assert logged(record)["trace_id"] == trace_id
     assert f" trace={trace_id}\n" in text_line(record, NOW).decode()
 

@@ -20,7 +20,7 @@ from prometheus_client.core import Metric
 from prometheus_client.openmetrics import parser
 
 from proxy.app import App
-from proxy.core.record import AttemptRecord, Usage
+from proxy.core.record import AttemptRecord, SpanIds, Usage
 from tests.fakes.raw_client import ask
 from tests.fakes.records import a_loser, a_record, a_timeline
 from tests.fakes.running import in_front_of, running
@@ -48,7 +48,7 @@ def finish_a_strange_exchange(scraped: Scraped, kind: str, outcome: str, status:
     scraped.metrics.finish(
         a_record(
             request_id=word(),
-            trace_id=word(),
+            span=SpanIds(word(), word(), None, sampled=True),
             method=word(),
             path=word(),
             route=word(),

@@ -361,9 +361,8 @@ def test_latencies_name_an_exchange_in_open_metrics_and_only_there(
     scraped: Scraped, sampled: bool | None, labels: dict[str, str]
 ) -> None:
     everything(scraped)
-    trace = "ab" * 16
-    span = None if sampled is None else SpanIds(trace, "cd" * 8, None, sampled)
-    scraped.metrics.finish(a_record(trace_id=None if span is None else trace, span=span))
+    span = None if sampled is None else SpanIds("ab" * 16, "cd" * 8, None, sampled)
+    scraped.metrics.finish(a_record(span=span))
     families = list(parse_open_metrics(scraped.text("application/openmetrics-text")))
     found = {
         family.name: sample.exemplar

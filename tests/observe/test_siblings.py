@@ -27,7 +27,8 @@ from proxy.net.siblings import Teller, ask
 from proxy.observe import folder as folder_module
 from proxy.observe.folder import CannotShare, Folder
 from proxy.observe.merge import Snapshot, families
-from proxy.observe.siblings import SILENT, Siblings
+from proxy.observe.process import SILENT
+from proxy.observe.siblings import Siblings
 from proxy.observe.snapshot import encode
 
 RULES = {"workers": "sum", "oldest": "min"}

@@ -7,7 +7,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,11 +38,11 @@ def ids(number: int, parent: int | None = 1, *, sampled: bool = True) -> SpanIds
 def traced(*, sampled: bool = True, **changes: Any) -> Record:
     """An exchange whose attempts are spans 2, 3, ...; its own is span 1."""
     span = ids(1, None, sampled=sampled)
-    record = a_record(trace_id=TRACE, span=span, **changes)
+    record = a_record(span=span, **changes)
     attempts = (
         a_copy(one, ids(number, sampled=sampled)) for number, one in enumerate(record.attempts, 2)
     )
-    return a_record(trace_id=TRACE, span=span, **{**changes, "attempts": tuple(attempts)})
+    return a_record(span=span, **{**changes, "attempts": tuple(attempts)})
 
 
 def a_copy(attempt: Any, span: SpanIds) -> Any:
@@ -308,6 +308,30 @@ async def test_a_collector_that_refuses_is_told_of_once_and_its_spans_are_counte
         "the collector takes traces again",
     ]
     assert CANARY not in caplog.text
+
+
+async def test_an_answer_without_end_is_not_read_to_its_end() -> None:
+    said = 0
+
+    async def without_end() -> AsyncIterator[bytes]:
+        nonlocal said
+        for _ in range(1000):
+            said += 64 * 1024
+            yield b"x" * 64 * 1024
+
+    async def answer() -> web.Response:
+        return web.Response(body=without_end())
+
+    async with collecting() as collector:
+        collector.answer, take = answer, collector.answer
+        with sending(collector.url) as tracing:
+            tracing.finish(traced())
+            await collector.has(2)
+            collector.answer = take
+            tracing.finish(traced())
+            await collector.has(4)
+            assert tracing.dropped == 0
+    assert said < 32 * 1024 * 1024
 
 
 async def test_a_header_that_cannot_be_sent_is_not_quoted(caplog: pytest.LogCaptureFixture) -> None:

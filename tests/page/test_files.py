@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from proxy.admin import page
+from proxy.observe import stages
 
 FOLDER = Path(page.__file__).parent / "page"
 OURS = sorted(path for path in FOLDER.iterdir() if path.is_file())
@@ -113,6 +114,16 @@ def test_scripts_write_text_and_never_markup(path: Path) -> None:
     assert re.findall(r"https?://|//[a-z]+\.", script) == []
     imports = re.findall(r'from "([^"]*)"', script)
     assert [name for name in imports if name.removeprefix("./") not in page.FILES] == []
+
+
+def test_every_stage_has_its_place_its_colour_and_its_name() -> None:
+    listed = re.search(r"const STAGES = (\[.*?\]);", (FOLDER / "stages.js").read_text(), re.DOTALL)
+    assert listed is not None
+    assert tuple(re.findall(r'"(\w+)"', listed[1])) == stages.NAMES
+    style = "".join(path.read_text() for path in OURS if path.suffix == ".css")
+    for name in stages.NAMES:
+        assert re.search(rf"\.stage-{name}\b", style), name
+        assert f"stage_{name}" in words("en"), name
 
 
 # --- words -----------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ Draw = Callable[[Svg, Drawn, Box], None]
 _KINDS: Mapping[str, Draw] = {
     "timeseries": timeseries,
     "stat": stat,
-    "gauge": stat,
     "bargauge": bargauge,
     "heatmap": heatmap,
     "state-timeline": states,

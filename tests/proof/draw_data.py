@@ -138,22 +138,6 @@ def mapped(mappings: Sequence[Mapping[str, Any]], value: float) -> tuple[str, st
     return None
 
 
-def reduced(line: Line, calc: str) -> float:
-    """One value of a series."""
-    values = [value for _, value in line.points]
-    match calc:
-        case "mean":
-            return sum(values) / len(values)
-        case "max":
-            return max(values)
-        case "min":
-            return min(values)
-        case "sum":
-            return sum(values)
-        case _:
-            return values[-1]
-
-
 def _name(target: Target, series: Series) -> str:
     if target.legend and target.legend != "__auto":
         return _LEGEND.sub(lambda found: series.labels.get(found[1], ""), target.legend)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from tests.proof.draw_data import NAMED, Box, Drawn, Line, Time
 from tests.proof.draw_scale import clock, moments, shown, ticks
@@ -93,9 +93,10 @@ def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     ]
 
 
-def _limits(svg: Svg, of: Drawn, plot: Box, scale: list[float], y: object) -> None:
+def _limits(
+    svg: Svg, of: Drawn, plot: Box, scale: list[float], y: Callable[[float], float]
+) -> None:
     """The values at which a colour begins, as far as they are in sight."""
-    assert callable(y)
     for step in of.defaults.get("thresholds", {}).get("steps", []):
         value = step.get("value")
         if value is not None and scale[0] <= value <= scale[-1]:

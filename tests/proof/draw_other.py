@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.proof.draw_data import Box, Drawn, Line, mapped, overrides, reduced, threshold
+from tests.proof.draw_data import Box, Drawn, Line, mapped, overrides, threshold
 from tests.proof.draw_lines import time_axis
 from tests.proof.draw_scale import shown
 from tests.proof.svg import HEAT_COLOURS, Svg, text_width
@@ -18,8 +18,7 @@ _LEAST_ROW = 18.0
 
 def stat(svg: Svg, of: Drawn, box: Box) -> None:
     """The last value of each series, large."""
-    calc = of.panel.json.get("options", {}).get("reduceOptions", {}).get("calcs", ["lastNotNull"])
-    told = [(line, *_told(of, reduced(line, calc[0]))) for line in of.lines]
+    told = [(line, *_told(of, line.last)) for line in of.lines]
     if not told:
         return
     height = box.height / len(told)

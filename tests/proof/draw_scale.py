@@ -9,19 +9,17 @@ _SECONDS: Final = ((1e-6, 1e6, "µs"), (1e-3, 1e3, "ms"), (1.0, 1.0, "s"), (60.0
 _LONGER: Final = ((3600.0, 1 / 3600, "h"), (86_400.0, 1 / 86_400, "days"))
 _BYTES: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _SHORT: Final = ((1e9, "G"), (1e6, "M"), (1e3, "K"))
-_RATES: Final = {"reqps": " req/s", "cps": "/s", "cpm": "/min", "ops": " ops/s"}
+_RATES: Final = {"reqps": " req/s", "cps": "/s", "cpm": "/min"}
 
 
 def shown(value: float, unit: str = "none", decimals: int | None = None) -> str:
     """A value with its unit, in Grafana's names of units."""
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
-    if unit in ("s", "ms", "clocks", "dtdurations"):
-        return _seconds(value / 1000 if unit == "ms" else value, decimals)
+    if unit == "s":
+        return _seconds(value, decimals)
     if unit == "percentunit":
         return f"{_digits(value * 100, decimals)} %"
-    if unit == "percent":
-        return f"{_digits(value, decimals)} %"
     if unit in ("bytes", "Bps"):
         return _bytes(value, decimals) + ("/s" if unit == "Bps" else "")
     if unit.startswith("suffix:"):

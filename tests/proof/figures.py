@@ -199,10 +199,6 @@ def _status_class(seen: Seen) -> str:
     return "none" if seen.status is None else f"{seen.status // 100}xx"
 
 
-def _endpoint(seen: Seen) -> str:
-    return seen.headers.get("x-glm-proxy-endpoint", "none")
-
-
 _LABELS: dict[str, Callable[[Seen], str]] = {
     "route": lambda seen: seen.shot.route,
     "status_class": _status_class,

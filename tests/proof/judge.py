@@ -101,13 +101,9 @@ class Judge:
 
     async def _values(self, asked: str) -> list[str]:
         labels = queries.label_values(asked)
-        if labels is not None:
-            return await self._prometheus.label_values(labels[1], labels[0], self._span)
-        text = queries.query_result(asked)
-        if text is None:
+        if labels is None:
             raise QueryFailed(f"not a query of values: {asked}")
-        found = await self._prometheus.range(text, self._span)
-        return [str(dict(one.labels)) for one in found]
+        return await self._prometheus.label_values(labels[1], labels[0], self._span)
 
     async def _whole(self, query: Query, values: dict[str, str]) -> tuple[Verdict, list[Series]]:
         """A query that must return data as it stands."""

@@ -15,7 +15,6 @@ _REFERENCE: Final = re.compile(r"\$\{(\w+)(?::\w+)?\}|\[\[(\w+)(?::\w+)?\]\]|\$(
 _LABEL_VALUES: Final = re.compile(
     r"label_values\(\s*(?:(?P<selector>.+?)\s*,\s*)?(?P<label>\w+)\s*\)", re.S
 )
-_QUERY_RESULT: Final = re.compile(r"query_result\((?P<query>.+)\)", re.S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +216,6 @@ def label_values(query: str) -> tuple[str | None, str] | None:
     """The selector (None: any) and the label of `label_values(…)`; None for another query."""
     found = _LABEL_VALUES.fullmatch(query.strip())
     return None if found is None else (found["selector"], found["label"])
-
-
-def query_result(query: str) -> str | None:
-    """The expression of `query_result(…)`."""
-    found = _QUERY_RESULT.fullmatch(query.strip())
-    return None if found is None else found["query"]
 
 
 def chosen(variable: Variable, values: list[str]) -> str:

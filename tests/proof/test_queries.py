@@ -100,7 +100,6 @@ def test_queries_of_values_are_understood() -> None:
     chained = 'label_values(a_total{instance=~"$instance", x="y"}, route)'
     assert queries.label_values(chained) == ('a_total{instance=~"$instance", x="y"}', "route")
     assert queries.label_values("query_result(up)") is None
-    assert queries.query_result("query_result(topk(3, up))") == "topk(3, up)"
 
 
 def test_the_span_gives_grafanas_own_variables() -> None:

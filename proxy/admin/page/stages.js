@@ -4,7 +4,7 @@ import { el, label } from "./dom.js";
 import { seconds } from "./format.js";
 import { named, t } from "./words.js";
 
-export const STAGES = [
+const STAGES = [
   ...["receive", "route", "retry", "admission", "connect", "upstream_headers"],
   ...["first_byte", "first_token", "commit", "reasoning", "stream"],
 ];
