@@ -896,6 +896,15 @@ def test_a_key_file_that_everybody_may_read_is_warned_of(write: Write, tmp_path:
     assert warning == "file:key is readable by everybody; chmod 600 it"
 
 
+@pytest.mark.parametrize(("token", "warned"), [("0123456789abcde", True), ("x" * 16, False)])
+def test_an_operators_token_that_can_be_guessed_is_warned_of(
+    write: Write, token: str, warned: bool
+) -> None:
+    warnings = load(write(ENDPOINTS + "admin: {token: 'env:TOKEN'}"), {"TOKEN": token}).warnings
+    assert [one.startswith("env:TOKEN can be guessed") for one in warnings] == [True] * warned
+    assert token not in " ".join(warnings)
+
+
 SHOWN = [
     str,
     repr,

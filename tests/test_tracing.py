@@ -433,7 +433,7 @@ def test_serve_says_in_one_line_that_the_packages_are_missing(tmp_path: Path) ->
         "warning: no effect on tracing, which the settings are for: OTEL_EXPORTER_OTLP_HEADERS"
     )
     assert "'opentelemetry'" in missing
-    assert "pip install 'glm-proxy[otel]'" in missing
+    assert "pip install '.[otel]'" in missing
 
 
 async def test_nothing_of_it_is_imported_while_tracing_is_off() -> None:

@@ -82,7 +82,8 @@ async def origin_check(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 class TokenCheck:
-    """The operator's token, compared in constant time; guessing is slowed down for everybody."""
+    """The operator's token, compared in constant time. Guesses are answered 429 after some; the
+    right token lets in even then, so that nobody who guesses keeps the operator out."""
 
     def __init__(self, token: Secret | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._token = token

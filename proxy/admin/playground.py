@@ -275,6 +275,9 @@ class _Telling:
         await self.error(status, code, message)
 
     async def error(self, status: int | None, code: str, message: str) -> None:
+        """What comes after the first, such as the stream's breaking off, follows from it."""
+        if self._failed:
+            return
         self._failed = True
         await self._tell("error", status=status, code=code, message=message)
 

@@ -172,7 +172,7 @@ def _require_otel() -> None:
             raise
         raise click.ClickException(
             f"tracing needs the Python package {missing!r}, which is not installed;"
-            " pip install 'glm-proxy[otel]', or set tracing: off"
+            " pip install '.[otel]' in its folder, or set tracing: off"
         ) from None
 
 

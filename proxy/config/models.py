@@ -20,7 +20,7 @@ from proxy.config import origin
 from proxy.config.attempts import Admission, Attempts, Hedge, HedgeOrOff
 from proxy.config.observing import Log, Metrics, TracingOrOff
 from proxy.config.routes import Commit, RouteRule, StreamSettings, Timeouts
-from proxy.config.secret import Secret
+from proxy.config.secret import Secret, Sources
 from proxy.config.types import (
     OFF,
     SILENT_IF_EMPTY,
@@ -36,6 +36,9 @@ from proxy.config.types import (
 from proxy.config.units import Bytes, BytesOrZero, Seconds, SecondsOrZero
 
 S = TypeVar("S", bound=Section)
+
+_SAFE_TOKEN: Final = 16
+"""Characters: thousands can be tried in a second, since the right one always lets in."""
 
 ENDPOINTS_EXAMPLE: Final = """; say where requests are sent, for example
       endpoints:
@@ -101,6 +104,17 @@ class Admin(Listener):
     """Names the listener is reached by, besides addresses and localhost: proxy.internal."""
     exchanges: CountOrZero = 500
     """How many finished exchanges /admin/exchanges remembers. 0: none."""
+
+    @field_validator("token")
+    @classmethod
+    def _check_token(cls, token: Secret | None, info: ValidationInfo) -> Secret | None:
+        sources = info.context
+        if token and isinstance(sources, Sources) and len(token.reveal()) < _SAFE_TOKEN:
+            sources.warnings.append(
+                f"{token.reference} can be guessed; an admin.token has {_SAFE_TOKEN} characters or"
+                " more, made by chance"
+            )
+        return token
 
     @field_validator("hosts")
     @classmethod

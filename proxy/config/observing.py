@@ -18,7 +18,9 @@ _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 def _folder(path: Path, info: ValidationInfo) -> Path:
-    """A path in a settings file begins at that file's folder."""
+    """A path in a settings file begins at that file's folder, which it is not itself."""
+    if path == Path():
+        raise ValueError("must name a folder of its own, such as /run/glm-proxy")
     return info.context.path(str(path)) if isinstance(info.context, Sources) else path
 
 
@@ -60,7 +62,10 @@ class Tracing(Section):
     @field_validator("endpoint")
     @classmethod
     def _check_url(cls, url: str, info: ValidationInfo) -> str:
-        url = origin.checked(url, allow_plain_http=info.data.get("allow_plain_http", True))
+        if "://" not in url:
+            raise ValueError("must begin with http:// or https://, such as http://127.0.0.1:4318")
+        plain = info.data.get("allow_plain_http", True)
+        url = origin.checked(url, allow_plain_http=plain, readable="what spans tell")
         if url.endswith("/v1/traces"):
             raise ValueError("must be the base URL: /v1/traces is added to it")
         return url

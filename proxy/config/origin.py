@@ -51,8 +51,10 @@ def is_name(host: str) -> bool:
     return _HOST_NAME.fullmatch(host.lower()) is not None
 
 
-def checked(url: str, *, allow_plain_http: bool) -> str:
+def checked(url: str, *, allow_plain_http: bool, readable: str = "keys and prompts") -> str:
     """`url` without a slash at its end, if requests may be sent below it.
+
+    `readable`: what anybody on the way could read without TLS.
 
     Raises ValueError with what is wrong; user names and passwords are never repeated in it.
     """
@@ -68,8 +70,8 @@ def checked(url: str, *, allow_plain_http: bool) -> str:
     checked_path(parts.path.rstrip("/"))
     if parts.scheme == "http" and not (allow_plain_http or _is_near(host)):
         raise ValueError(
-            f"found http:// to {host}: keys and prompts would be readable on the way. Write"
-            " https://, or set allow_plain_http: true on this endpoint"
+            f"found http:// to {host}: {readable} would be readable on the way. Write"
+            " https://, or set allow_plain_http: true beside it"
         )
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
 

@@ -96,7 +96,9 @@ class Folder:
         except OSError as error:
             self.leave()
             reason = error.strerror or str(error)
-            raise CannotShare(self._path, f"cannot be used: {reason}") from None
+            raise CannotShare(
+                self._path, f"cannot be used ({reason}); name a folder that this user may make"
+            ) from None
 
     def _opened(self) -> int:
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -126,7 +126,7 @@ class Spans(Group):
             " upstream_headers (until its headers come), first_byte (until its first body bytes"
             " come), first_token (until the first model token of any kind), commit (until status"
             " and first event are written to the client), reasoning (until the first visible"
-            " token), stream (until the end).",
+            " token, or the end where none came), stream (until the end).",
             ("stage", "route", "served_model", "endpoint"),
             buckets.STAGE,
         )

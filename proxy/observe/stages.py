@@ -48,10 +48,11 @@ def _marks(record: Record) -> Iterator[tuple[str, float | None]]:
         yield "reasoning", timeline.first_content
         yield "stream", timeline.last_event
         yield "commit", timeline.committed
-    else:
-        yield "commit", timeline.committed
-        yield "reasoning", timeline.first_content
-        yield "stream", timeline.finished
+        return
+    yield "commit", timeline.committed
+    yield "reasoning", timeline.first_content
+    thought = timeline.first_token is not None and timeline.first_content is None
+    yield "reasoning" if thought else "stream", timeline.finished  # it may never get beyond
 
 
 def _answering(record: Record) -> AttemptRecord | None:

@@ -108,6 +108,7 @@ class _Delivery(SpanExporter):
         """Of the latest answer to a batch."""
         self._failing = False
         self._given_up = False
+        self._endpoint = settings.endpoint
         session = requests.Session()
         session.trust_env = False  # proxies and credentials of the environment's
         session.stream = True  # `_answered` reads
@@ -154,10 +155,14 @@ class _Delivery(SpanExporter):
             return
         self._failing = failing
         if not failing:
-            log.warning("the collector takes traces again")
+            log.warning("tracing.endpoint %s takes traces again", self._endpoint)
             return
         reason = "no answer" if self._status is None else f"status {self._status}"
-        log.warning("the collector does not take traces (%s); they are dropped", reason)
+        log.warning(
+            "tracing.endpoint %s takes no traces (%s); they are dropped and counted",
+            self._endpoint,
+            reason,
+        )
 
 
 def _address(url: str) -> Address:

@@ -204,6 +204,24 @@ async def test_a_cut_stream_and_an_error_in_a_stream_are_no_whole_answers(tmp_pa
             assert sent.events[-1][1]["code"] == code
 
 
+async def test_of_a_stream_that_the_proxy_cuts_the_cause_is_told_and_not_the_cut(
+    tmp_path: Path,
+) -> None:
+    """The proxy tells an error, and then breaks the stream off."""
+
+    async def script(call: Call) -> None:
+        call.head(200, **{"content-type": SSE})
+        call.send(_event(content="one"))
+        await asyncio.sleep(0.05)
+        call.finish("close")
+
+    upstream = ScriptedUpstream(script)
+    async with upstream, _proxy(upstream, tmp_path) as app:
+        sent = await _send(app, PROXIED)
+    assert sent.names == ["head", "delta", "error"]
+    assert sent.events[-1][1]["code"] != "connection"
+
+
 async def test_what_no_upstream_should_say_breaks_no_answer(tmp_path: Path) -> None:
     """Any byte in a header; values of another type, and nested deeper than can be written."""
     nested = b"[" * 600 + b"]" * 600

@@ -97,7 +97,7 @@ def test_an_early_commit_takes_no_time_away_from_the_upstream() -> None:
 
 
 def test_an_answer_without_content_goes_from_commit_to_its_end() -> None:
-    spans = seconds(a_record(timeline=a_timeline(first_content=None)))
+    spans = seconds(a_record(timeline=a_timeline(first_token=None, first_content=None)))
     assert "reasoning" not in spans
     assert spans["stream"] == 2.199
 
@@ -113,3 +113,9 @@ def test_an_answer_that_is_put_together_here_is_committed_after_its_last_event()
     assert sent is not None
     assert record.overhead == pytest.approx(sent - RECEIVED + 0.001)
     assert (record.ttft, record.first_content) == (None, None)
+
+
+def test_thinking_that_never_comes_to_text_is_reasoning_to_the_end() -> None:
+    spans = seconds(a_record(timeline=a_timeline(first_content=None)))
+    assert "stream" not in spans
+    assert spans["reasoning"] == pytest.approx(2.5 - 0.301)

@@ -304,8 +304,9 @@ async def test_a_collector_that_refuses_is_told_of_once_and_its_spans_are_counte
             assert tracing.dropped == 80
     said = [one.getMessage() for one in caplog.records if one.name == LOGGER]
     assert said == [
-        "the collector does not take traces (status 401); they are dropped",
-        "the collector takes traces again",
+        f"tracing.endpoint {collector.url} takes no traces (status 401); they are dropped and"
+        " counted",
+        f"tracing.endpoint {collector.url} takes traces again",
     ]
     assert CANARY not in caplog.text
 

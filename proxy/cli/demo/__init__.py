@@ -42,5 +42,8 @@ def command(llm: bool, serve: bool, runs: int, time_scale: float, seed: int) -> 
             code = run(simulated.show(runs, time_scale, seed))
     except NotRunning as error:
         click.echo(f"glm-proxy demo: {error}", err=True)
+        if serve:
+            ports = "8080, 9090 (Prometheus' own default too), 8443 and 8001"
+            click.echo(f"It listens on the ports {ports}: end what uses them.", err=True)
         code = 1
     sys.exit(code)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import click
 
 from proxy.cli.demo.children import Child, Children, NotRunning
-from proxy.cli.demo.settings import demo_settings, write_settings, write_token
+from proxy.cli.demo.settings import demo_settings, write_secret, write_settings
 
 _TRY = """
 Look: {admin}/ is the live page. Token of its playground: {token}
@@ -53,9 +53,15 @@ async def serve(time_scale: float, seed: int) -> int:
             simulator = await children.start("the simulator", "simulate", *listen, *pace)
             plain = await simulator.says(r"on (http://\S+)")
             upstream = await simulator.says(r"on (https://\S+),")
-            endpoint = {"name": "simulator", "base_url": upstream, "ca_file": f"{folder}/ca.pem"}
             token = secrets.token_urlsafe(12)
-            write_token(folder / "token", token)
+            write_secret(folder / "token", token)
+            write_secret(folder / "key", "any")  # so that the playground needs none
+            endpoint = {
+                "name": "simulator",
+                "base_url": upstream,
+                "ca_file": f"{folder}/ca.pem",
+                "api_key": f"file:{folder}/key",
+            }
             operator = {"token": f"file:{folder}/token"}
             settings = write_settings(folder / "demo.yaml", "demo.yaml", endpoint, admin=operator)
             proxy = await children.start("the proxy", "serve", "--config", settings)

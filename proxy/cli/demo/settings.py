@@ -23,10 +23,10 @@ def write_settings(
     return path
 
 
-def write_token(path: Path, token: str) -> None:
+def write_secret(path: Path, secret: str) -> None:
     """Writes a secret to `path`, readable by this user only."""
     path.touch(mode=0o600)
-    path.write_text(token, "ascii")
+    path.write_text(secret, "ascii")
 
 
 def demo_settings() -> dict[str, Any]:

@@ -137,9 +137,18 @@ _FACTS: tuple[tuple[str, Callable[[Shown], str]], ...] = (
     ("wait for a connection", _waited),
     ("route", lambda one: str(one.records[0]["route"])),
     ("events, all runs", _events),
-    ("server-timing", lambda one: one.samples[0].headers["server-timing"].replace(", ", "\n")),
+    ("server-timing, ms", lambda one: _timings(one.samples[0].headers["server-timing"])),
     ("overhead", lambda one: f"{overhead(one.records) * 1000:.2f} ms"),
 )
+
+
+def _timings(header: str) -> str:
+    """The stages of `server-timing` (W3C Server Timing) that take time, a line each."""
+    entries = (entry.partition(";dur=") for entry in header.split(", "))
+    return "\n".join(f"{name} {took}" for name, _, took in entries if name in _TOLD)
+
+
+_TOLD = ("sent", "headers", "first_event", "first_token", "first_content")
 
 
 def _table(heads: Sequence[str], *, numbers: bool) -> Table:
