@@ -140,11 +140,17 @@ class Status:
 
 
 def state_of(pool: Pool) -> str:
-    """up, connecting or down: whether an endpoint can be reached."""
+    """up, connecting or down: whether an endpoint can be reached.
+
+    Over HTTP/1.1 connections are opened when a request needs one, so the latest attempt to open
+    one decides; before the first it is up: nothing speaks against it, and nothing is waited for.
+    """
     stats = pool.stats()
-    if stats.connections or stats.speaks == "http/1.1":
+    if stats.connections:
         return "up"
-    return "down" if stats.failures else "connecting"
+    if stats.failures:
+        return "down"
+    return "up" if stats.speaks == "http/1.1" else "connecting"
 
 
 def figures_of(pool: Pool) -> dict[str, float]:

@@ -399,15 +399,28 @@ def full_disk() -> Iterator[BinaryIO]:
 async def test_a_full_disk_behind_standard_output_ends_nothing(
     tmp_path: Path, full_disk: BinaryIO
 ) -> None:
+    await _lives_and_stops(tmp_path, (), full_disk)
+
+
+async def test_closed_standard_streams_end_nothing(tmp_path: Path) -> None:
+    """And no socket takes their numbers, to get the log."""
+    closing = ("sh", "-c", 'exec "$@" <&- >&-', "sh")
+    await _lives_and_stops(tmp_path, closing, subprocess.DEVNULL)
+
+
+async def _lives_and_stops(
+    tmp_path: Path, wrapper: tuple[str, ...], stdout: int | BinaryIO
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     path = tmp_path / "settings.yaml"
     path.write_text("endpoints: [{name: x, base_url: 'http://127.0.0.1:9'}]")
     process = await asyncio.create_subprocess_exec(
+        *wrapper,
         *(sys.executable, "-m", "proxy", "serve", "--config", str(path)),
         *("--port", "0", "--admin-port", str(port)),
-        stdout=full_disk,
+        stdout=stdout,
         stderr=subprocess.PIPE,
     )
     try:

@@ -775,6 +775,10 @@ IDLE = [
         " one, or give that one a match",
     ),
     (
+        "metrics: {enabled: false, folder: figures}",
+        "metrics.folder: has no effect, since enabled is false; leave one of the two out",
+    ),
+    (
         "routes: [{name: a, candidates: [{model: x}, {model: y}, {model: x}]}]",
         "routes[0].candidates[2]: has no effect, since candidates[0] is the same; remove one",
     ),

@@ -1,7 +1,7 @@
 """A prompt sent from the operator's page: through this proxy, or straight to an endpoint.
 
 What comes back is told event by event, each with the seconds since the request was sent. Nothing
-is stored, and no answer repeats a key.
+is stored, and the key of an endpoint that is asked directly is masked.
 """
 
 from __future__ import annotations

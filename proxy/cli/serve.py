@@ -58,6 +58,7 @@ def command(path: Path | None, host: str | None, port: int | None, admin_port: i
     SIGTERM or SIGINT lets running exchanges finish within server.drain_timeout; a second one ends
     the process at once. Exit codes: 0 stopped, 1 cannot run, 2 wrong settings.
     """
+    _hold_standard_streams()
     given = {"server.host": host, "server.port": port, "admin.port": admin_port}
     config = read_settings(
         path, {name: value for name, value in given.items() if value is not None}
@@ -86,6 +87,20 @@ async def serve(app: App, config: Config) -> int:
         _say(f"glm-proxy {__version__} listens on {data}, admin on {admin}", sys.stdout)
         await received.get()
         return await _drain(app, config.server.drain_timeout, received)
+
+
+def _hold_standard_streams() -> None:
+    """One that was closed by whoever started us becomes the null device, so that no socket gets its
+    number, and with it the log."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - it lives as long as we do
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _keep_out_of_collections() -> None:

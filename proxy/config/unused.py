@@ -17,6 +17,9 @@ def unused(config: Config) -> Iterator[Note]:
     """What has no effect, also of what a route inherits; the top level's own is told once."""
     top = tuple(_of_waiting(config.timeouts, config.stream, config.commit))
     yield from top
+    if config.metrics.folder is not None and not config.metrics.enabled:
+        text = "has no effect, since enabled is false; leave one of the two out"
+        yield ("metrics", "folder"), text
     first: int | None = None
     for index, rule in enumerate(config.routes):
         place = ("routes", index)

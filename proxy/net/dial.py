@@ -199,7 +199,7 @@ class _Chooser(asyncio.Protocol):
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
             self.alpn = tls.selected_alpn_protocol()
-            self.certificate_expires = _expiry(tls)
+            self.certificate_expires = expiry_of(tls)
         protocol = self._select(self.alpn)
         if protocol is not None:
             self.taken = True
@@ -207,7 +207,7 @@ class _Chooser(asyncio.Protocol):
             protocol.connection_made(transport)
 
 
-def _expiry(tls: ssl.SSLObject) -> float | None:
+def expiry_of(tls: ssl.SSLObject) -> float | None:
     """Unix time at which the peer's certificate expires; None where it does not say."""
     until = (tls.getpeercert() or {}).get("notAfter")
     return ssl.cert_time_to_seconds(until) if isinstance(until, str) else None

@@ -61,7 +61,8 @@ class Member:
 
 
 class PoolStats(NamedTuple):
-    """A pool as gauges show it. Only HTTP/2 is counted: aiohttp keeps its connections to itself."""
+    """A pool as gauges show it. Of connections only those of HTTP/2 are counted: aiohttp keeps its
+    own to itself. Failures are of what the pool speaks."""
 
     speaks: str | None
     connections: int

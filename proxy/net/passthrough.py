@@ -17,8 +17,8 @@ import aiohttp
 from proxy.errors import ClientError, ProxyError, TotalTimeout, UpstreamReset
 from proxy.net.downstream import Client, Headers
 from proxy.net.h2.connection import Connection, Head, Reader
-from proxy.net.http1 import Use
-from proxy.net.upstream import Outgoing, Upstream, head_of, translate
+from proxy.net.http1 import Use, translate
+from proxy.net.upstream import Outgoing, Upstream, head_of
 
 
 class Answer(NamedTuple):

@@ -83,6 +83,7 @@ class Pool:
         self._ending: dict[asyncio.Task[None], Connection] = {}
         self._line = WaitingLine(self._schedule)
         self._failures = 0
+        self._http1_failures = 0
         self._retry_at = 0.0
         self._retest_at = 0.0
         self._tcp: float | None = None
@@ -132,7 +133,13 @@ class Pool:
         if self._closed:
             raise PoolExhausted(f"{self.origin}: the pool is closed")
         if self._session is None:
-            self._session = new_session(self._settings, self._h1_tls, self._addresses)
+            self._session = new_session(
+                self._settings,
+                self._h1_tls,
+                self._addresses,
+                connected=self._http1_connected,
+                failed=self._http1_failed,
+            )
         return self._session
 
     def stats(self) -> PoolStats:
@@ -142,7 +149,7 @@ class Pool:
             speaks=self.speaks,
             opening=len(self._opening),
             waiting=len(self._line) + self._line.promised,
-            failures=self._failures,
+            failures=self._http1_failures if self.speaks == HTTP1 else self._failures,
         )
 
     @property
@@ -326,7 +333,7 @@ class Pool:
         expires = now + pooling.lifetime(self._settings.max_age, self._random.random())
         if connection is None:
             self.speaks = HTTP1
-            self._failures = 0
+            self._failures = self._http1_failures = 0
             self._retest_at = expires
         else:
             self.speaks = H2
@@ -338,8 +345,21 @@ class Pool:
     def _failed(self, error: ConnectFailed) -> None:
         """Wait longer before the next attempt; tell those who have nothing else to hope for."""
         self._failures += 1
+        self._http1_failures += 1
         self._line.untried = False
         pause = pooling.backoff(self._failures, self._random.random())
         self._retry_at = time.monotonic() + pause
         if not self._opening and not any(member.accepting for member in self._members):
             self._line.fail(error)
+
+    # --- HTTP/1.1: aiohttp connects, once for each request that finds no free connection -------
+
+    def _http1_connected(self, phases: ConnectPhases) -> None:
+        self._http1_failures = 0
+        if self._observer is not None:
+            self._observer.connected(phases)
+
+    def _http1_failed(self, error: ConnectFailed) -> None:
+        self._http1_failures += 1
+        if self._observer is not None:
+            self._observer.connect_failed(error)

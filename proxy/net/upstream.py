@@ -13,21 +13,12 @@ from typing import NamedTuple, Protocol
 import aiohttp
 from yarl import URL
 
-from proxy.errors import (
-    ConnectFailed,
-    ConnectTimeout,
-    UpstreamError,
-    UpstreamProtocolError,
-    UpstreamReset,
-)
 from proxy.net.h2.connection import Connection, Head, Sink
 from proxy.net.h2.frames import DEFAULT_WINDOW
 from proxy.net.halves import Flow
-from proxy.net.http1 import Use
+from proxy.net.http1 import Use, translate
 from proxy.net.http1_probe import Http1Probe
 from proxy.net.pool import Pool
-from proxy.net.sockets import reason_of
-from proxy.net.tls import handshake_failure
 
 _AT_ONCE = 0.001
 """Seconds: for aiohttp a timeout of 0 is none."""
@@ -216,32 +207,3 @@ class Pump:
 def head_of(response: aiohttp.ClientResponse) -> Head:
     """The head of an HTTP/1.1 answer as HTTP/2 would bring it."""
     return Head(response.status, [(name.lower(), value) for name, value in response.raw_headers])
-
-
-def translate(error: Exception) -> UpstreamError:
-    """aiohttp's and the sockets' exceptions, once, at the border."""
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            return ConnectTimeout("no connection to the upstream in time")
-        case aiohttp.ClientConnectorCertificateError(certificate_error=OSError() as cause):
-            return ConnectFailed(handshake_failure(cause, error.host))
-        case aiohttp.ClientConnectorSSLError():
-            return ConnectFailed(handshake_failure(error.os_error, error.host))
-        case aiohttp.ClientConnectorError():
-            return ConnectFailed(
-                f"no connection to {error.host}:{error.port}: {reason_of(error.os_error)}"
-            )
-        case aiohttp.ServerDisconnectedError():
-            return UpstreamReset("the upstream closed the connection without an answer")
-        case aiohttp.ClientPayloadError():
-            return UpstreamReset("the upstream's answer broke off")
-        case aiohttp.ClientResponseError():
-            # What follows the colon quotes the answer: text of a chat, or a key that came back.
-            broken = error.message.partition(":")[0]
-            return UpstreamProtocolError(f"the upstream broke HTTP/1.1: {broken}")
-        case TimeoutError():
-            return ConnectTimeout("the upstream took too long")
-        case OSError():
-            return UpstreamReset(f"the connection to the upstream broke: {reason_of(error)}")
-        case _:
-            return UpstreamProtocolError("the upstream's answer could not be read")

@@ -64,7 +64,15 @@ import orjson
 from proxy.core.record import AttemptRecord, Record, Usage
 from proxy.observe.lines import ByteStream, LineWriter, timestamp
 from proxy.observe.objective import is_ordinary
-from proxy.observe.redact import PATH_LIMIT, assignment, identifier, plain, sentence
+from proxy.observe.redact import (
+    PATH_LIMIT,
+    assignment,
+    decision,
+    identifier,
+    plain,
+    sentence,
+    word,
+)
 
 Format = Literal["json", "text", "off"]
 
@@ -146,7 +154,7 @@ def fields(record: Record, now: float, sample: float = 1.0) -> dict[str, Any]:
         "reason": record.reason,
         "changes": [assignment(change) for change in record.changes],
         "predicted_s": _seconds(record.predicted),
-        "decisions": [plain(decision) for decision in record.decisions],
+        "decisions": [decision(one) for one in record.decisions],
         "shared": record.shared,
         "stream": record.stream,
         "status": record.status,
@@ -165,9 +173,9 @@ def fields(record: Record, now: float, sample: float = 1.0) -> dict[str, Any]:
         "cached_tokens": usage.cached_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
         "usage_partial": usage.partial,
-        "finish_reason": plain(record.finish_reason),
+        "finish_reason": word(record.finish_reason),
         "error": None if record.error is None else sentence(record.error),
-        "upstream_code": plain(record.upstream_code),
+        "upstream_code": word(record.upstream_code),
         "request_bytes": record.request_bytes,
         "response_bytes": record.response_bytes,
         "heartbeats": record.heartbeats,
@@ -200,7 +208,7 @@ def text_line(record: Record, now: float, sample: float = 1.0) -> bytes:
         f"out={usage.output_tokens}" if usage.output_tokens is not None else None,
         f"attempts={_roles(record.attempts)}" if len(record.attempts) > 1 else None,
         f"stage={record.stage}" if record.outcome != "completed" else None,
-        f"upstream={plain(record.upstream_code)}" if record.upstream_code else None,
+        f"upstream={word(record.upstream_code)}" if record.upstream_code else None,
         f"sample={sample:g}" if sample < 1.0 else None,
         f"id={identifier(record.request_id)}",
         f"trace={record.trace_id}" if record.trace_id is not None else None,
@@ -224,7 +232,7 @@ def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
         "won": attempt.won,
         "outcome": attempt.outcome,
         "status": attempt.status,
-        "upstream_code": plain(attempt.upstream_code),
+        "upstream_code": word(attempt.upstream_code),
         "protocol": attempt.protocol,
         "reused": attempt.reused,
         "waited_s": _seconds(attempt.waited),

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 from proxy.core.policy.retry import CODES
 from proxy.core.record import Record, Usage
-from proxy.errors import ProxyError
+from proxy.errors import ConnectFailed, ProxyError
 
 OTHER = "other"
 NONE = "none"
@@ -69,6 +69,11 @@ def known(value: str | None, allowed: frozenset[str]) -> str:
 def outcomes() -> frozenset[str]:
     """Every way an exchange or an attempt can end: the codes of `proxy.errors`, and three more."""
     return frozenset({"completed", "cancelled", "upstream_failed", *_codes(ProxyError)})
+
+
+def connect_failures() -> frozenset[str]:
+    """Every way an attempt to connect can fail."""
+    return frozenset(_codes(ConnectFailed))
 
 
 def _codes(error: type[ProxyError]) -> set[str]:

@@ -95,7 +95,7 @@ def _how() -> tuple[Label, ...]:
         Label(
             "result",
             "connected, or the error's code.",
-            ("connected", *outcomes),
+            ("connected", *_sorted(labels.connect_failures())),
             ("glm_proxy_connects_total",),
         ),
         Label(

@@ -23,6 +23,7 @@ _KEY_SHAPES = re.compile(
     r"|\bsk-[\w-]{8,}",
     re.ASCII,
 )
+_WORD = re.compile(r"[\w.:/-]{1,64}")
 _LAST_WORD = re.compile(r"[\w%+=~.-]+\Z", re.ASCII)
 _AFTER_NAME = re.compile(
     r"((?:authorization|x-api-key|api[_-]?key|token|secret|cookie)['\"]?\s*[:=,]\s*(?:b?['\"])?"
@@ -40,6 +41,18 @@ def plain(text: str | None, limit: int = 128) -> str | None:
     if len(text) >= 11:  # the shortest that the pattern matches
         text = _LONG_RUN.sub(MASK, text)
     return escaped(text)
+
+
+def word(text: str | None) -> str | None:
+    """A code or reason in the upstream's own words, if it is a word: a sentence may be a prompt's,
+    or an answer's."""
+    return plain(text) if text is None or _WORD.fullmatch(text) else MASK
+
+
+def decision(text: str) -> str:
+    """A decision of ours, `retry_again:1234`; its code may be the upstream's."""
+    name, colon, code = text.partition(":")
+    return f"{plain(name)}{colon}{word(code) if code else ''}"
 
 
 def assignment(text: str) -> str:

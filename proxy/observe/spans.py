@@ -41,7 +41,15 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from proxy.core.record import AttemptRecord, Record, SpanIds, Usage
 from proxy.observe.instruments import PROVIDER
-from proxy.observe.redact import PATH_LIMIT, assignment, identifier, plain, sentence
+from proxy.observe.redact import (
+    PATH_LIMIT,
+    assignment,
+    decision,
+    identifier,
+    plain,
+    sentence,
+    word,
+)
 
 Value = str | bool | int | float | list[str]
 Marks = tuple[tuple[str, float | None], ...]
@@ -215,11 +223,11 @@ def _exchange_attributes(record: Record) -> dict[str, Value | None]:
         "glm_proxy.endpoint": record.endpoint,
         "glm_proxy.reason": record.reason,
         "glm_proxy.changes": [assignment(one) for one in record.changes] or None,
-        "glm_proxy.decisions": [f"{plain(one)}" for one in record.decisions] or None,
+        "glm_proxy.decisions": [decision(one) for one in record.decisions] or None,
         "glm_proxy.shared": record.shared,
         "glm_proxy.outcome": record.outcome,
         "glm_proxy.stage": record.stage,
-        "glm_proxy.upstream_code": plain(record.upstream_code),
+        "glm_proxy.upstream_code": word(record.upstream_code),
     }
     if record.kind == "chat":
         attributes |= _gen_ai(record)
@@ -228,7 +236,7 @@ def _exchange_attributes(record: Record) -> dict[str, Value | None]:
 
 def _gen_ai(record: Record) -> dict[str, Value | None]:
     usage = record.usage or _NO_USAGE
-    reason = plain(record.finish_reason)
+    reason = word(record.finish_reason)
     return {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": PROVIDER,
@@ -267,7 +275,7 @@ def _attempt_attributes(
         "glm_proxy.role": attempt.role,
         "glm_proxy.won": attempt.won,
         "glm_proxy.outcome": attempt.outcome,
-        "glm_proxy.upstream_code": plain(attempt.upstream_code),
+        "glm_proxy.upstream_code": word(attempt.upstream_code),
         "glm_proxy.reused": attempt.reused,
         "glm_proxy.waited_s": round(attempt.waited, 6),
     }

@@ -327,3 +327,11 @@ def test_nothing_raises_on_an_event_of_nearly_the_right_shape(
     delta = GLM.delta(data)
     if delta is not None:
         GLM.strip_final(delta)
+
+
+def test_absurd_token_counts_are_none() -> None:
+    """Added up as floats they would swallow every later count."""
+    body = b'{"choices":[],"usage":{"prompt_tokens":18446744073709551615,"completion_tokens":7}}'
+    usage = GLM.read_answer(body).usage
+    assert usage is not None
+    assert (usage.input_tokens, usage.output_tokens) == (None, 7)

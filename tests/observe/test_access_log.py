@@ -318,6 +318,22 @@ def test_no_value_can_begin_a_line_of_its_own(write: Any) -> None:
     assert "\x1b" not in line
 
 
+def test_what_an_upstream_says_as_a_code_is_told_if_it_is_a_word() -> None:
+    """A sentence there may be out of a prompt, or an answer."""
+    said = "the patient has a cold"
+    record = a_record(
+        upstream_code=said,
+        finish_reason=said,
+        decisions=(f"retry_again:{said}", "retry_again:1234", "hedge_started"),
+        attempts=(an_attempt(upstream_code="model_context_window_exceeded"),),
+    )
+    line = orjson.loads(json_line(record, NOW))
+    assert (line["upstream_code"], line["finish_reason"]) == ("*", "*")
+    assert line["decisions"] == ["retry_again:*", "retry_again:1234", "hedge_started"]
+    assert line["attempts"][0]["upstream_code"] == "model_context_window_exceeded"
+    assert "patient" not in text_line(record, NOW).decode()
+
+
 @given(st.text(st.characters()), st.text(st.characters()))
 def test_any_text_from_outside_makes_one_line(model: str, path: str) -> None:
     record = a_record(requested_model=model, path=path, method=model, upstream_code=path)

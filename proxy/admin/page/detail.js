@@ -8,30 +8,43 @@ import { named, onLanguage, t } from "./words.js";
 
 const SHOWN_APART = new Set(["attempts", "timeline", "stages"]);
 const TEXT_LIMIT = 4000;
+const LINK = "#exchange=";
+
+/** Where on this page one exchange is shown: a link that others may open too. */
+export const linkTo = (id) => LINK + encodeURIComponent(id);
 
 export class Detail {
   #dialog = byId("detail");
   #body = byId("detail-body");
   #id = null;
   #data = null;
-  #target = 0;
+  #from = null;
+  #target;
 
-  constructor() {
+  /** Opens at once when the address names an exchange, and whenever it comes to name one. */
+  constructor(target) {
+    this.#target = target;
     byId("detail-close").addEventListener("click", () => this.#dialog.close());
     this.#dialog.addEventListener("click", (event) => {
       if (event.target === this.#dialog) this.#dialog.close(); // beside it
     });
+    this.#dialog.addEventListener("close", () => this.#closed());
+    window.addEventListener("hashchange", () => this.#follow());
     onLanguage(() => this.#data !== null && this.#draw());
+    this.#follow();
+  }
+
+  target(seconds) {
+    this.#target = seconds;
+    if (this.#data !== null) this.#draw();
   }
 
   /** Loads and shows the exchange; when closed, the focus goes back to `from`. */
-  async open(id, from, target) {
-    this.#id = id;
-    this.#target = target;
-    this.#data = null;
+  async open(id, from = null) {
+    [this.#id, this.#from, this.#data] = [id, from, null];
+    if (linked() !== id) history.replaceState(null, "", linkTo(id)); // no step of its own to go back
     this.#body.replaceChildren(el("p", { class: "quiet" }, t("detail_loading")));
     if (!this.#dialog.open) this.#dialog.showModal();
-    this.#dialog.addEventListener("close", () => from?.focus(), { once: true });
     try {
       const data = await load(`/admin/exchanges/${encodeURIComponent(id)}`);
       if (id !== this.#id) return;
@@ -39,10 +52,23 @@ export class Detail {
       this.#draw();
     } catch (error) {
       if (!(error instanceof Failed)) throw error;
+      if (id !== this.#id) return;
       const reason = `${error.status} ${error.message}`;
       const text = error.status === 404 ? t("detail_gone") : t("detail_failed", { reason });
       this.#body.replaceChildren(el("p", { class: "problem" }, text));
     }
+  }
+
+  #follow() {
+    const id = linked();
+    if (id === null) this.#dialog.close();
+    else if (id !== this.#id) this.open(id);
+  }
+
+  #closed() {
+    [this.#id, this.#data] = [null, null];
+    if (linked() !== null) history.replaceState(null, "", location.pathname + location.search);
+    this.#from?.focus();
   }
 
   #draw() {
@@ -57,6 +83,18 @@ export class Detail {
       el("h3", {}, t("detail_all")),
       fields(data),
     );
+  }
+}
+
+/** The id that the address names, or null. */
+function linked() {
+  const { hash } = location;
+  if (!hash.startsWith(LINK) || hash === LINK) return null;
+  const id = hash.slice(LINK.length);
+  try {
+    return decodeURIComponent(id);
+  } catch {
+    return id; // not written by linkTo
   }
 }
 

@@ -11,14 +11,14 @@ const MOST = 50;
 const REFRESH = 2000; // ms between two looks at the slowest and the failed
 
 export function startExchanges() {
-  const detail = new Detail();
-  const table = new Waterfall(byId("waterfall"), (id, from) => detail.open(id, from, target));
+  let target = 5;
+  const detail = new Detail(target);
+  const table = new Waterfall(byId("waterfall"), (id, from) => detail.open(id, from));
   const kinds = [...byId("kinds").querySelectorAll("button")];
   const pause = byId("pause");
   let kind = "recent";
   let shown = [];
   let fresh = []; // newest first; those that came while paused or before the next drawing
-  let target = 5;
   let paused = false;
   let missed = 0;
   let drawing = false;
@@ -59,6 +59,7 @@ export function startExchanges() {
   function aim(seconds) {
     if (seconds === target) return;
     target = seconds;
+    detail.target(seconds);
     soon();
   }
 

@@ -1,17 +1,22 @@
 // One side of the playground: the tokens as they come, and the time of each stage.
 
-import { el, label, setText } from "./dom.js";
+import { linkTo } from "./detail.js";
+import { el, label, setAttribute, setText } from "./dom.js";
 import { count, few, seconds } from "./format.js";
 import { t } from "./words.js";
 
 const MOST_TEXT = 200_000; // characters shown; the rest is counted, not shown
 const TIMES = ["headers_at", "first_token_at", "first_content_at", "done_at", "token_rate"];
 const FACTS = ["tokens_used", "served", "attempts"];
+// What upstreams say when there was no key at all; 1001 is GLM's code for it.
+const KEY_MISSING = /missing|not received|not provided|required|未收到/i;
 
 export class Pane {
   #way;
   #title;
   #state;
+  #note;
+  #request;
   #answer;
   #block = null;
   #shown = 0;
@@ -24,9 +29,13 @@ export class Pane {
     this.#title = el("h3", { id: `pane-title-${way}` });
     this.#state = el("p", { class: "pane-state quiet" });
     this.#answer = el("div", { class: "answer", tabindex: "0", role: "group" });
+    this.#note = el("p", { class: "notice", hidden: true });
+    this.#request = el("a", { class: "mono" });
     const list = el("dl", { class: "times" });
     for (const word of [...TIMES, ...FACTS]) list.append(this.#entry(word));
-    const parts = [this.#title, this.#state, list, this.#answer];
+    list.append(this.#entry("request_id", "wide"));
+    this.#values.request_id.replaceChildren(this.#request);
+    const parts = [this.#title, this.#state, list, this.#note, this.#answer];
     holder.append(el("section", { class: "pane", id: `pane-${way}`, "aria-labelledby": this.#title.id }, ...parts));
     this.relabel();
   }
@@ -39,9 +48,9 @@ export class Pane {
     this.show();
   }
 
-  /** A new run: {begun, head, first_token, first_content, done, error, …}, empty at first. */
-  begin() {
-    this.run = { begun: performance.now(), over: false };
+  /** A new run: {begun, asked, head, first_token, first_content, done, error, …}; `asked` is sent. */
+  begin(asked) {
+    this.run = { begun: performance.now(), asked, over: false };
     this.#answer.replaceChildren();
     [this.#block, this.#shown] = [null, 0];
     this.show();
@@ -71,6 +80,7 @@ export class Pane {
     const { run } = this;
     run.first_token ??= at;
     if (kind === "content") run.first_content ??= at;
+    else run.thought = true;
     run.deltas = (run.deltas ?? 0) + 1;
     this.#shown += text.length;
     if (this.#shown > MOST_TEXT) return;
@@ -89,20 +99,18 @@ export class Pane {
     this.#answer.append(el("p", { class: name, dir: "auto" }, text));
   }
 
-  #entry(word) {
+  #entry(word, place = null) {
     const name = el("dt");
     this.#names.push([name, word]);
     this.#values[word] = el("dd", {}, "–");
-    return el("div", {}, name, this.#values[word]);
+    return el("div", { class: place }, name, this.#values[word]);
   }
 
   show() {
     const run = this.run ?? {};
     const { head, done } = run;
     const headers = head?.headers ?? {};
-    const usage = done?.usage ?? {};
-    const output = usage.completion_tokens ?? usage.output_tokens;
-    const input = usage.prompt_tokens ?? usage.input_tokens;
+    const { input, output } = tokens(done);
     const first = done?.ttft_s ?? run.first_token;
     const values = {
       headers_at: seconds(head?.t_s),
@@ -111,11 +119,22 @@ export class Pane {
       done_at: seconds(done?.t_s),
       token_rate: done && output > 1 && done.t_s > first ? few(output / (done.t_s - first)) : "–",
       tokens_used: output === undefined ? "–" : t("tokens_value", { input: count(input), output: count(output) }),
-      served: served(headers),
+      served: this.#way === "direct" ? sent(run.asked) : served(headers),
       attempts: label(headers["x-glm-proxy-attempts"]),
     };
     for (const [word, value] of Object.entries(values)) setText(this.#values[word], value);
     setText(this.#state, this.#stateText());
+    const note = this.run === null ? "" : remark(run);
+    this.#note.hidden = note === "";
+    setText(this.#note, note);
+    this.#showRequest(headers);
+  }
+
+  /** Through the proxy it is one of its exchanges, which is kept when it is over. */
+  #showRequest({ "x-request-id": id, "x-log-id": log }) {
+    setText(this.#request, label(id ?? log));
+    const known = this.#way === "proxied" && id && this.run.over;
+    setAttribute(this.#request, "href", known ? linkTo(id) : null);
   }
 
   #stateText() {
@@ -134,8 +153,32 @@ function inWords({ status, code, message }) {
   return `${which.map((part) => label(part)).join(" ")}: ${label(message, 4000)}`;
 }
 
-function served(headers) {
-  const parts = [headers["x-glm-proxy-model"], headers["x-glm-proxy-endpoint"]];
-  const known = parts.filter((part) => part !== undefined).map((part) => label(part));
+function tokens(done) {
+  const usage = done?.usage ?? {};
+  return {
+    input: usage.prompt_tokens ?? usage.input_tokens,
+    output: usage.completion_tokens ?? usage.output_tokens,
+  };
+}
+
+/** What a newcomer would miss in the figures, in words; mostly nothing. */
+function remark(run) {
+  if (run.error) return lacksKey(run) ? t("key_missing") : "";
+  if (!run.done || run.first_content !== undefined) return "";
+  if (!run.thought) return t("no_text");
+  const { output } = tokens(run.done);
+  const words = output === undefined ? t("no_text_uncounted") : t("no_text_thinking", { count: count(output) });
+  return run.done.finish_reason === "length" ? `${words} ${t("no_text_hint")}` : words;
+}
+
+function lacksKey({ asked, error: { status, code, message } }) {
+  return status === 401 && !asked.key && (code === "1001" || KEY_MISSING.test(message ?? ""));
+}
+
+const served = (headers) => at(headers["x-glm-proxy-model"], headers["x-glm-proxy-endpoint"]);
+const sent = (asked) => at(asked?.model, asked?.endpoint);
+
+function at(...parts) {
+  const known = parts.filter(Boolean).map((part) => label(part));
   return known.length > 0 ? known.join(" @ ") : "–";
 }

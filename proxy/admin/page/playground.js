@@ -84,7 +84,7 @@ export function startPlayground() {
   /** One way, to its end. Everything that can go wrong is told in its pane. */
   async function one(way, body, token) {
     const pane = panes[way];
-    pane.begin();
+    pane.begin(body);
     try {
       const answer = await fetch("/admin/playground", {
         method: "POST",

@@ -1,6 +1,6 @@
 // Both ways of the playground on one axis of time, growing while they answer.
 
-import { byId, el, setText } from "./dom.js";
+import { byId, el, label, setText } from "./dom.js";
 import { few, seconds } from "./format.js";
 import { drawBar, drawTicks, roundUp, ticksFor } from "./stages.js";
 import { t } from "./words.js";
@@ -50,22 +50,39 @@ export class Race {
 
   /** What the two say about each other, once both are over. */
   verdict() {
-    const line = byId("verdict");
-    const [proxied, direct] = [this.#panes.proxied.run, this.#panes.direct.run];
-    if (!proxied?.over || !direct?.over) {
-      setText(line, "");
-      return;
-    }
-    const [one, other] = [first(proxied), first(direct)];
-    if (one === undefined || other === undefined || one <= 0 || other <= 0) {
-      setText(line, "");
-      return;
-    }
-    const times = few(Math.max(one, other) / Math.min(one, other));
-    const words = { times, proxied: seconds(one), direct: seconds(other) };
-    const same = Math.max(one, other) / Math.min(one, other) < SAME;
-    setText(line, t(same ? "verdict_same" : one < other ? "verdict_sooner" : "verdict_later", words));
+    const { proxied, direct } = this.#panes;
+    const both = [proxied.run, direct.run];
+    const times = both.every((run) => run?.over) ? comparison(...both) : "";
+    const words = times === "" ? [] : [times, models(...both), thinking(...both)];
+    setText(byId("verdict"), words.filter(Boolean).join(" "));
   }
+}
+
+/** Which was sooner; empty when one of them failed before its first content. */
+function comparison(proxied, direct) {
+  const [one, other] = [first(proxied), first(direct)];
+  const words = { proxied: seconds(one), direct: seconds(other) };
+  if (one > 0 && other > 0) {
+    const times = Math.max(one, other) / Math.min(one, other);
+    const word = times < SAME ? "verdict_same" : one < other ? "verdict_sooner" : "verdict_later";
+    return t(word, { ...words, times: few(times) });
+  }
+  if (one > 0 && direct.done) return t("verdict_only_proxied", words);
+  return other > 0 && proxied.done ? t("verdict_only_direct", words) : "";
+}
+
+/** That another model answered than was asked past the proxy: then it is no race of equals. */
+function models(proxied, direct) {
+  const served = proxied.head?.headers["x-glm-proxy-model"];
+  const [asked, other] = [proxied.asked.model, direct.asked.model];
+  if (!served || served === other) return "";
+  const words = { served: label(served), asked: label(other) };
+  return t(asked === other ? "verdict_instead" : "verdict_models", words);
+}
+
+function thinking(proxied, direct) {
+  if (Boolean(proxied.thought) === Boolean(direct.thought)) return "";
+  return t(proxied.thought ? "verdict_thought_proxied" : "verdict_thought_direct");
 }
 
 const first = (run) => run?.done?.first_content_s ?? run?.first_content;

@@ -60,11 +60,23 @@ const CONNECTION_COLUMNS = [
 const late = (row, target) => (row.predicted_first_content_s ?? 0) > target;
 const some = (value) => (value > 0 ? "fair" : "");
 
+/** Whether anything is known of a candidate, or anybody is there. */
+const isKnown = (row) =>
+  row.breaker !== "closed" ||
+  [row.error_rate, row.predicted_first_content_s].some((value) => value !== null) ||
+  [row.in_flight, row.waiting, row.resting_keys].some((value) => value > 0);
+
 export function startTables() {
   const running = new Table(byId("running-table"), "running", RUNNING_COLUMNS);
   const candidates = new Table(byId("candidates-table"), "candidates", CANDIDATE_COLUMNS);
   const connections = new Table(byId("connections-table"), "connections", CONNECTION_COLUMNS);
+  const more = byId("candidates-more");
   let latest = null;
+  let opened = false;
+  more.addEventListener("click", () => {
+    opened = !opened;
+    show(latest);
+  });
   onLanguage(() => {
     for (const table of [running, candidates, connections]) table.relabel();
     if (latest !== null) show(latest);
@@ -75,8 +87,19 @@ export function startTables() {
     latest = data;
     const target = data.window.slo_target_s;
     running.show(data.running.slice(0, RUNNING), target);
-    candidates.show(data.candidates.slice(0, MOST), target);
+    candidates.show(asked(data.candidates).slice(0, MOST), target);
     connections.show(data.endpoints.slice(0, MOST), target);
+  }
+
+  /** Those that were never asked stand behind a count, once there is one that was. */
+  function asked(all) {
+    const known = all.filter(isKnown);
+    const rest = known.length > 0 ? all.filter((row) => !isKnown(row)) : [];
+    more.hidden = rest.length === 0;
+    more.setAttribute("aria-expanded", String(opened));
+    setText(more, t(opened ? "fewer_candidates" : "more_candidates", { count: count(rest.length) }));
+    if (rest.length === 0) return all;
+    return opened ? [...known, ...rest] : known;
   }
 }
 

@@ -113,7 +113,7 @@ function outcome(summary) {
   const good = summary.outcome === GOOD;
   const cell = el("td", { role: "cell", class: `cell-outcome ${good ? "" : "bad"}` });
   const status = summary.status !== null && summary.status !== 200 ? ` ${summary.status}` : "";
-  const name = el("bdi", {}, label(summary.outcome) + status);
+  const name = el("bdi", {}, ...breakable(label(summary.outcome) + status));
   const line = el("span", { class: "outcome" }, name);
   cell.append(line);
   if (summary.attempt_count > 1) {
@@ -122,6 +122,11 @@ function outcome(summary) {
   }
   if (summary.error) cell.title = label(summary.error, 1000);
   return cell;
+}
+
+/** A code may go on in a new line after each `_`: its end tells it from others. */
+function breakable(code) {
+  return code.split(/(?<=_)/).flatMap((part, index) => (index > 0 ? [el("wbr"), part] : [part]));
 }
 
 /** Long enough for nine of ten first contents and for the target; what is longer is cut off. */

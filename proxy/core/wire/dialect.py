@@ -199,9 +199,13 @@ def _code(value: object) -> str | None:
     return text_of(value)
 
 
+_MOST: Final = 2**53
+"""Whole numbers up to here are exact as floats, which is what metrics add up."""
+
+
 def count_of(value: object) -> int | None:
-    """`value` if it is a number of tokens."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    """`value` if it is a number of tokens, or a time; absurd ones would spoil every sum."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST:
         return value
     return None
 
