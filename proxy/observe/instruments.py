@@ -240,13 +240,13 @@ class Upstream(Group):
         self.closed = Counters(
             registry,
             "glm_proxy_connections_closed_total",
-            "Connections to upstream endpoints that were closed, by reason.",
+            "HTTP/2 connections to upstream endpoints that were closed, by reason.",
             ("endpoint", "reason"),
         )
         self.age = Histograms(
             registry,
             "glm_proxy_connection_age_seconds",
-            "Seconds that a connection had lived when it was closed.",
+            "Seconds that an HTTP/2 connection had lived when it was closed.",
             ("endpoint",),
             buckets.AGE,
         )

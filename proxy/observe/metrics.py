@@ -73,6 +73,7 @@ class Metrics:
         self._names = names
         self._now = now
         self._outcomes = labels.outcomes()
+        self._connect_failures = labels.connect_failures()
         self._reason = labels.Bounded(_CLOSE_REASONS)
         self._gen_ai = GenAI(registry)
         self._spans = Spans(registry)
@@ -228,7 +229,7 @@ class Metrics:
     def connect_failed(self, endpoint: str, code: str) -> None:
         """No connection could be opened; `code` is the error's."""
         name = known(endpoint, self._names.endpoints)
-        self._upstream.connects.add((name, known(code, self._outcomes), labels.NONE))
+        self._upstream.connects.add((name, known(code, self._connect_failures), labels.NONE))
 
     def connection_closed(self, endpoint: str, reason: str, age: float) -> None:
         """A connection ended, `age` seconds after it was opened."""

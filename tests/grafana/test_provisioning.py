@@ -11,6 +11,7 @@ from grafana.source.promql import JOB
 
 ROOT = Path(__file__).parents[2]
 PROVISIONING = ROOT / "grafana" / "provisioning"
+DETAIL = ROOT / "proxy" / "admin" / "page" / "detail.js"
 
 
 def provisioned(kind: str) -> dict[str, Any]:
@@ -26,7 +27,10 @@ def test_the_data_source_is_a_prometheus_with_links_from_exemplars() -> None:
     (link,) = source["jsonData"]["exemplarTraceIdDestinations"]
     assert link["name"] == "request_id"
     # Twice the dollar: Grafana would take one for a variable of its environment.
-    assert link["url"].endswith("/admin/exchanges/$${__value.raw}")
+    assert link["url"].endswith(":9090/#exchange=$${__value.raw}")
+    readme = (ROOT / "grafana" / "README.md").read_text("utf-8")
+    assert f"`{link['url'].replace('$$', '$')}`" in readme
+    assert 'const LINK = "#exchange=";' in DETAIL.read_text("utf-8")
 
 
 def test_rates_have_four_scrapes() -> None:

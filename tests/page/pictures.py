@@ -12,8 +12,10 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from selenium.webdriver import Chrome
 from selenium.webdriver.support.ui import Select
@@ -28,6 +30,14 @@ RATE = 1.6
 """Requests a second."""
 MOST = 150 * 1024
 """Bytes of one picture."""
+TRIES = 30
+
+
+class Area(NamedTuple):
+    """A part of the page over its whole width, in CSS pixels."""
+
+    y: float
+    height: float
 
 
 def main() -> int:
@@ -64,20 +74,20 @@ def draw(browser: Chrome, url: str, folder: Path) -> None:
     view.until(lambda: view.all("#model option"))
     time.sleep(2.5)  # some seconds of figures, and rows that come live
     view.until(partial(is_mixed, view), within=90)
-    take(view, folder / "page-desktop.png", height=bottom(view, "#connections"))
+    take(view, folder / "page-desktop.png", down_to(view, "#connections"))
     set_media(browser, prefers_color_scheme="dark")
     time.sleep(1.5)
-    take(view, folder / "page-dark.png", height=bottom(view, "#running"))
+    take(view, folder / "page-dark.png", down_to(view, "#running"))
     set_media(browser)
     view.run("document.getElementById('language').click()")
     time.sleep(1.5)
-    take(view, folder / "page-chinese.png", height=bottom(view, "#running"))
+    take(view, folder / "page-chinese.png", down_to(view, "#running"))
     view.run("document.getElementById('language').click()")
     play(view, folder / "page-playground.png")
-    set_size(browser, PHONE, 1500, phone=True)
+    set_size(browser, PHONE, 2400, phone=True)
     view.run("scrollTo(0, 0)")
     time.sleep(1.5)
-    take(view, folder / "page-phone.png", height=1500)
+    take(view, folder / "page-phone.png", down_to(view, "#exchanges"))
 
 
 def is_mixed(view: View) -> bool:
@@ -98,25 +108,43 @@ def play(view: View, path: Path) -> None:
     for way in ("proxied", "direct"):
         view.until_text(f"#pane-{way} .pane-state", "Finished", within=60)
     time.sleep(0.5)
-    box = view.run(
-        "const box = document.querySelector('#playground').getBoundingClientRect();"
-        "return [box.y + scrollY, box.height]"
+    take(view, path, partial(box, view, "#playground"))
+
+
+def box(view: View, css: str) -> Area:
+    """An element, and a little around it."""
+    top, bottom = view.run(
+        "const box = document.querySelector(arguments[0]).getBoundingClientRect();"
+        "return [box.top + scrollY, box.bottom + scrollY]",
+        css,
     )
-    take(view, path, y=box[0] - 8, height=box[1] + 16)
+    return Area(top - 8, bottom - top + 16)
 
 
-def bottom(view: View, css: str) -> float:
-    """Where an element ends, and a little more."""
-    script = "return document.querySelector(arguments[0]).getBoundingClientRect().bottom + 14"
-    return float(view.run(script, css))
+def down_to(view: View, css: str) -> Callable[[], Area]:
+    """From the top of the page to an element's end, and a little more."""
+
+    def measure() -> Area:
+        element = box(view, css)
+        return Area(0, element.y + element.height + 4)
+
+    return measure
 
 
-def take(view: View, path: Path, *, height: float, y: float = 0.0) -> None:
-    """A part of the page, over its whole width."""
+def take(view: View, path: Path, measure: Callable[[], Area]) -> None:
+    """What is measured. Rows come and go each second: a picture counts only if nothing has moved
+    while it was taken, or it would end in a piece of what follows. RuntimeError: it never stood
+    still."""
     width = view.run("return document.documentElement.clientWidth")
-    clip = {"x": 0, "y": y, "width": width, "height": height, "scale": 1}
-    shot = view.browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "clip": clip})
-    path.write_bytes(with_palette(base64.b64decode(shot["data"])))
+    for _ in range(TRIES):
+        area = measure()
+        clip = {"x": 0, "width": width, "scale": 1, **area._asdict()}
+        order = {"format": "png", "clip": clip}
+        shot = view.browser.execute_cdp_cmd("Page.captureScreenshot", order)
+        if measure() == area:
+            path.write_bytes(with_palette(base64.b64decode(shot["data"])))
+            return
+    raise RuntimeError(f"{path.name}: the page did not stand still in {TRIES} tries")
 
 
 if __name__ == "__main__":

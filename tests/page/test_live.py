@@ -183,6 +183,87 @@ def test_an_exchange_that_is_no_longer_kept_says_so(view: View, admin: FakeAdmin
     view.until_text("#detail-body", "no longer kept")
 
 
+def linked(view: View) -> str:
+    return str(view.run("return location.hash"))
+
+
+def test_a_link_opens_one_exchange(browser: Chrome, admin: FakeAdmin) -> None:
+    """As the dots of a dashboard lead here."""
+    view = View(browser)
+    view.open(f"{admin.url}/#exchange=req%2F9")
+    view.until(lambda: view.all("#detail[open] .bars"))
+    assert "req/9" in view.text("#detail .all-fields")
+    view.find("#detail-close").click()
+    view.until(lambda: not view.all("#detail[open]"))
+    assert linked(view) == ""
+    assert browser.current_url == f"{admin.url}/"
+
+
+def test_a_link_is_followed_on_an_open_page(view: View, admin: FakeAdmin) -> None:
+    admin.details["gone"] = {}
+    view.run("location.hash = '#exchange=one'")
+    view.until_text("#detail .all-fields", "one")
+    view.run("location.hash = '#exchange=two'")
+    view.until_text("#detail .all-fields", "two")
+    view.run("location.hash = '#exchange=gone'")
+    view.until_text("#detail-body", "no longer kept")
+    view.run("location.hash = '#exchange=%'")
+    view.until_text("#detail .all-fields", "%")
+    view.run("location.hash = '#settings'")
+    view.until(lambda: not view.all("#detail[open]"))
+    assert linked(view) == "#settings"
+    view.run("location.hash = '#exchange=one'")
+    view.until(lambda: view.all("#detail[open] .bars"))
+    view.keys(Keys.ESCAPE)
+    view.until(lambda: linked(view) == "")
+    assert view.all("#detail[open]") == []
+
+
+def test_the_link_of_an_open_exchange_is_in_the_address(view: View, admin: FakeAdmin) -> None:
+    admin.say("exchange", a_summary("one"))
+    view.until(lambda: view.rows == ["one"])
+    steps = view.run("return history.length")
+    view.find("tr[data-id='one'] button").click()
+    view.until(lambda: view.all("#detail[open] .bars"))
+    assert linked(view) == "#exchange=one"
+    view.find("#detail-close").click()
+    view.until(lambda: linked(view) == "")
+    assert view.run("return history.length") == steps
+
+
+def test_candidates_that_were_never_asked_stand_behind_a_count(
+    view: View, admin: FakeAdmin
+) -> None:
+    nothing = {"error_rate": None, "predicted_first_content_s": None, "in_flight": 0}
+    unasked = [a_candidate(route="default", model=f"glm-{i}", **nothing) for i in range(6)]
+    candidates = [unasked[0], a_candidate(), *unasked[1:], a_candidate(model="open", **nothing)]
+    candidates[-1]["breaker"] = "open"
+    admin.say("status", a_live_status(candidates=candidates))
+    view.until_text("#candidates-more", "6 more, never asked")
+    names = "#candidates-table tbody th"
+    assert view.texts(names) == ["glm-4-flash", "open"]
+    more = view.find("#candidates-more")
+    assert (more.is_displayed(), more.get_attribute("aria-expanded")) == (True, "false")
+    more.click()
+    assert view.texts(names) == ["glm-4-flash", "open", *(f"glm-{i}" for i in range(6))]
+    assert more.get_attribute("aria-expanded") == "true"
+    assert more.text == "Hide 6 never asked"
+    view.find("#language").click()
+    assert more.text == "收起 6 个从未问过的"
+    more.click()
+    assert more.text == "另有 6 个从未问过"
+    view.find("#language").click()
+    assert view.texts(names) == ["glm-4-flash", "open"]
+
+
+def test_before_any_candidate_was_asked_all_are_shown(view: View, admin: FakeAdmin) -> None:
+    nothing = {"error_rate": None, "predicted_first_content_s": None, "in_flight": 0}
+    fresh = [a_candidate(model=f"glm-{i}", **nothing) for i in range(3)]
+    admin.say("status", a_live_status(candidates=fresh))
+    view.until(lambda: view.texts("#candidates-table tbody th") == ["glm-0", "glm-1", "glm-2"])
+    assert not view.find("#candidates-more").is_displayed()
+
+
 def test_an_exchange_without_attempts_has_no_bars_of_attempts(view: View, admin: FakeAdmin) -> None:
     admin.details["none"] = a_detail("none", attempts=[], endpoint=None, served_model=None)
     admin.say("exchange", a_summary("none", endpoint=None, served_model=None))

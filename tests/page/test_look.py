@@ -10,6 +10,7 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 
+from proxy.observe import labels
 from tests.page.browser import browser_log
 from tests.page.fake_admin import POLICY, FakeAdmin
 from tests.page.samples import a_summary
@@ -105,6 +106,32 @@ def test_the_page_fits_its_width(view: View, admin: FakeAdmin, width: int, langu
     box = view.find("#detail").rect
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= width
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1000, 1280, 1366])
+def test_every_outcome_can_be_read_to_its_end(view: View, admin: FakeAdmin, width: int) -> None:
+    """They begin alike, and their ends say what to do. The badge of attempts is not pushed out."""
+    known = sorted(labels.outcomes() - {"completed"})
+    listed = [a_summary(one, outcome=one, status=504, attempt_count=3) for one in known]
+    admin.exchanges["failed"] = listed
+    set_size(view.browser, width, 900, phone=width < 700)
+    view.run("document.querySelector('button[data-kind=failed]').click()")
+    view.until(lambda: view.rows == known)
+    for language in ("en", "zh"):
+        switch(view, language)
+        view.until(lambda: view.rows == known)
+        assert view.texts("#waterfall .outcome bdi") == [f"{one} 504" for one in known]
+        cut = view.run(
+            "return [...document.querySelectorAll('#waterfall td.cell-outcome')].filter((cell) => {"
+            "  const text = cell.querySelector('bdi'), badge = cell.querySelector('.badge');"
+            "  return text.scrollWidth > text.clientWidth || text.scrollHeight > text.clientHeight"
+            "    || badge.getBoundingClientRect().right > cell.getBoundingClientRect().right"
+            "}).map((cell) => cell.textContent)"
+        )
+        assert cut == []
+    if width >= 1280 or width < 700:  # in one line
+        heights = {row.rect["height"] for row in view.all("#waterfall .outcome")}
+        assert max(heights) < 24
 
 
 def test_on_a_phone_the_figures_that_matter_come_first(view: View, admin: FakeAdmin) -> None:

@@ -82,6 +82,23 @@ def test_the_playground_asks_both_ways(view: View, proxy: RealProxy) -> None:
     assert view.all("#pane-direct .reasoning") != []  # past the rule that forbids to think
     assert view.all("#pane-proxied .reasoning") == []
     view.until(lambda: len(view.rows) == 1)
+    assert times(view, "direct")["Served by"] == "glm-4.6 @ global"
+    assert "glm-4-flash answered instead of glm-4.6." in view.text("#verdict")
+    assert "It thought first direct, and not through the proxy." in view.text("#verdict")
+    (exchange,) = view.rows
+    assert times(view, "proxied")["Request"] == exchange
+    view.find("#pane-proxied a[href]").click()
+    view.until(lambda: view.all("#detail[open] .bars"))
+    assert exchange in view.text("#detail .all-fields")
+
+
+def test_thinking_that_takes_every_token_is_told(view: View, proxy: RealProxy) -> None:
+    view.until(lambda: view.all("#model option"))
+    view.find("#token").send_keys(TOKEN)
+    view.run("document.getElementById('max-tokens').value = 8")
+    view.find("#send").click()
+    view.until_text("#pane-direct .pane-state", "Finished: length")
+    view.until_text("#pane-direct .notice", "No visible text: all 8 tokens went to thinking.")
 
 
 def test_the_playground_tells_a_wrong_token_and_an_upstreams_error(
@@ -97,6 +114,20 @@ def test_the_playground_tells_a_wrong_token_and_an_upstreams_error(
     view.find("#send").click()
     view.until_text("#pane-direct .problem", "1001")
     view.until_text("#pane-proxied .problem", "1001")
+    view.until_text("#pane-proxied .notice", "no key of its own")
+
+
+def test_a_link_to_an_exchange_opens_it(view: View, proxy: RealProxy) -> None:
+    proxy.ask()
+    view.until(lambda: len(view.rows) == 1)
+    (exchange,) = view.rows
+    view.browser.get("about:blank")
+    view.open(f"{proxy.url}/#exchange={exchange}")
+    view.until(lambda: view.all("#detail[open] .bars"))
+    assert exchange in view.text("#detail .all-fields")
+    view.browser.get("about:blank")
+    view.open(f"{proxy.url}/#exchange=nothing")
+    view.until_text("#detail-body", "no longer kept")
 
 
 def test_no_secret_is_on_the_page(view: View, proxy: RealProxy) -> None:
