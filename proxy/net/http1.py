@@ -76,7 +76,7 @@ def new_session(
         interleave=1,
         socket_factory=lambda address: new_socket(address[0], options),
     )
-    patience = min(_PATIENCE, settings.connect_timeout)
+    patience = min(_PATIENCE, settings.connect_timeout / 2)
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -130,8 +130,8 @@ class Watched(Collector):
 def _connections(stats: Mapping[str, Mapping[str, float]]) -> Metric:
     family = GaugeMetricFamily(
         "glm_proxy_pool_connections",
-        "Connections to an endpoint: open (established), opening, idle (established, without a"
-        " stream).",
+        "HTTP/2 connections to an endpoint: open (established), opening, idle (established, without"
+        " a stream).",
         labels=["endpoint", "state"],
     )
     for endpoint, figures in stats.items():

@@ -63,6 +63,7 @@ class Observed(Watched):
         super().__init__()
         self.phases: list[ConnectPhases] = []
         self.failures: list[str] = []
+        self.messages: list[str] = []
         self.ends: list[tuple[str, float]] = []
 
     def connected(self, phases: ConnectPhases) -> None:
@@ -71,6 +72,7 @@ class Observed(Watched):
 
     def connect_failed(self, error: ConnectFailed) -> None:
         self.failures.append(error.code)
+        self.messages.append(error.message)
         self.tell()
 
     def closed(self, reason: str, age: float) -> None:

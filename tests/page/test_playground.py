@@ -137,13 +137,13 @@ def test_another_model_and_other_thinking_are_told_with_the_times(
     assert view.text("#verdict") == (
         "First content 4 times sooner through the proxy (500 ms against 2.00 s). "
         "glm-4-flash answered instead of glm-4.6. "
-        "It thought first direct, and not through the proxy."
+        "It thought first direct; through the proxy it did not think."
     )
     assert times(view, "direct")["Served by"] == "glm-4.6 @ cn"
     in_chinese(view)
     assert view.text("#verdict") == (
-        "经过代理，首个内容出现得快 4 倍（500 毫秒，直连 2.00 秒）。 "
-        "回答的是 glm-4-flash，而不是 glm-4.6。 直连先思考了，经过代理没有。"
+        "经过代理，首个内容出现得快 4 倍（500 毫秒，直连 2.00 秒）。"
+        "回答的是 glm-4-flash，而不是 glm-4.6。直连先思考了，经过代理没有。"
     )
     in_english(view)
 
@@ -170,9 +170,9 @@ def test_a_direct_model_of_its_own_is_told_apart(view: View, admin: FakeAdmin) -
     view.until_text("#verdict", "2 times later")
     told = "Two models answered: glm-4-flash through the proxy, glm-4.7 direct."
     assert told in view.text("#verdict")
-    assert "It thought first through the proxy, and not direct." in view.text("#verdict")
+    assert "It thought first through the proxy; direct it did not think." in view.text("#verdict")
     in_chinese(view)
-    told = "回答的模型不同：经过代理是 glm-4-flash，直连是 glm-4.7。 经过代理先思考了，直连没有。"
+    told = "回答的模型不同：经过代理是 glm-4-flash，直连是 glm-4.7。经过代理先思考了，直连没有。"
     assert told in view.text("#verdict")
     in_english(view)
 
@@ -189,10 +189,14 @@ def test_an_answer_without_visible_text_says_where_the_tokens_went(
         "Allow more tokens, or turn thinking off."
     )
     assert not view.find("#pane-proxied .notice").is_displayed()
+    bars = view.all("#race .bar")
+    assert bars[1].find_elements(By.CSS_SELECTOR, ".segment")[-1].get_attribute("class") == (
+        "segment stage-reasoning"
+    )
     view.until_text("#verdict", "after 500 ms through the proxy; direct there was none.")
     in_chinese(view)
     assert view.text("#pane-direct .notice") == (
-        "没有可见的文字：1,256 个 token 全部用于思考。 请增加最多 token 数，或关闭思考。"
+        "没有可见的文字：1,256 个 token 全部用于思考。请增加最多 token 数，或关闭思考。"
     )
     assert view.text("#verdict").startswith("经过代理，500 毫秒后出现首个内容；直连没有出现。")
     in_english(view)

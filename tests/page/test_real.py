@@ -84,7 +84,7 @@ def test_the_playground_asks_both_ways(view: View, proxy: RealProxy) -> None:
     view.until(lambda: len(view.rows) == 1)
     assert times(view, "direct")["Served by"] == "glm-4.6 @ global"
     assert "glm-4-flash answered instead of glm-4.6." in view.text("#verdict")
-    assert "It thought first direct, and not through the proxy." in view.text("#verdict")
+    assert "It thought first direct; through the proxy it did not think." in view.text("#verdict")
     (exchange,) = view.rows
     assert times(view, "proxied")["Request"] == exchange
     view.find("#pane-proxied a[href]").click()

@@ -168,7 +168,7 @@ function remark(run) {
   if (!run.thought) return t("no_text");
   const { output } = tokens(run.done);
   const words = output === undefined ? t("no_text_uncounted") : t("no_text_thinking", { count: count(output) });
-  return run.done.finish_reason === "length" ? `${words} ${t("no_text_hint")}` : words;
+  return run.done.finish_reason === "length" ? words + t("between") + t("no_text_hint") : words;
 }
 
 function lacksKey({ asked, error: { status, code, message } }) {

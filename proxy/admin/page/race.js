@@ -54,7 +54,7 @@ export class Race {
     const both = [proxied.run, direct.run];
     const times = both.every((run) => run?.over) ? comparison(...both) : "";
     const words = times === "" ? [] : [times, models(...both), thinking(...both)];
-    setText(byId("verdict"), words.filter(Boolean).join(" "));
+    setText(byId("verdict"), words.filter(Boolean).join(t("between")));
   }
 }
 
@@ -94,11 +94,12 @@ function elapsed(run) {
 }
 
 function parts(run) {
+  const last = first(run) === undefined && run.thought ? "reasoning" : "stream";
   const marks = [
     ["upstream_headers", run.head?.t_s],
     ["first_token", run.done?.ttft_s ?? run.first_token],
     ["reasoning", first(run)],
-    ["stream", run.done?.t_s],
+    [last, run.done?.t_s],
   ];
   const found = [];
   let at = 0;
@@ -108,6 +109,6 @@ function parts(run) {
     at = Math.max(at, mark);
   }
   const now = elapsed(run);
-  if (now > at) found.push({ name: first(run) === undefined ? "rest" : "stream", start: at, length: now - at });
+  if (now > at) found.push({ name: first(run) === undefined && !run.thought ? "rest" : last, start: at, length: now - at });
   return found;
 }

@@ -217,14 +217,15 @@ export default {
   verdict_only_direct: "First content after {direct} direct; through the proxy there was none.",
   verdict_instead: "{served} answered instead of {asked}.",
   verdict_models: "Two models answered: {served} through the proxy, {asked} direct.",
-  verdict_thought_proxied: "It thought first through the proxy, and not direct.",
-  verdict_thought_direct: "It thought first direct, and not through the proxy.",
+  verdict_thought_proxied: "It thought first through the proxy; direct it did not think.",
+  verdict_thought_direct: "It thought first direct; through the proxy it did not think.",
 
   settings: "Settings",
   settings_title: "Settings in use",
   settings_about: "As they were loaded, with every default; secrets are masked.",
   settings_none: "Not loaded yet.",
 
+  between: " ",
   unit_s: "{value} s",
   unit_ms: "{value} ms",
   unit_min: "{min} min {s} s",

@@ -225,6 +225,7 @@ export default {
   settings_about: "加载时的配置，含全部默认值；密钥已隐去。",
   settings_none: "还没有加载。",
 
+  between: "",
   unit_s: "{value} 秒",
   unit_ms: "{value} 毫秒",
   unit_min: "{min} 分 {s} 秒",
