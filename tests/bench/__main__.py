@@ -21,6 +21,8 @@ from tests.bench.scenes import SCENES, Figures, Scene, hold_streams, quick, run_
 PEERS = ("direct", "nginx", "haproxy", "glm-proxy", "bare", "full")
 """`bare` and `full` are glm-proxy with everything off, and on, that tells of what happened."""
 USUAL = PEERS[:4]
+USUAL_SCENES = tuple(name for name in SCENES if name != "long")
+"""`long` is for `bare` and `full`: ten seconds, in which they are scraped twice."""
 _MEM_ROUNDS = 3
 
 
@@ -50,7 +52,7 @@ def _options() -> argparse.Namespace:
 
     p = argparse.ArgumentParser(prog="bench", description=__doc__)
     p.add_argument("--rounds", type=int, help="rounds per scene (5; with --quick 2)")
-    p.add_argument("--scenes", type=names(tuple(SCENES)), default=list(SCENES))  # type: ignore[arg-type]
+    p.add_argument("--scenes", type=names(tuple(SCENES)), default=list(USUAL_SCENES))  # type: ignore[arg-type]
     p.add_argument("--peers", type=names(PEERS), default=list(USUAL))  # type: ignore[arg-type]
     p.add_argument("--upstream", choices=("h1", "tls", "both"), default="both")
     p.add_argument("--seed", type=int, default=1, help="of the order of the rounds")

@@ -41,7 +41,7 @@ SCENES = {
     for s in (
         Scene("b50", "50 streams, 50 events each, 20 ms apart", 50, 50, 50, 20_000),
         Scene("b200", "200 streams, 50 events each, 20 ms apart", 200, 200, 50, 20_000),
-        Scene("long", "50 streams, 500 events each, 5 ms apart", 50, 50, 500, 5_000),
+        Scene("long", "50 streams, 2,000 events each, 5 ms apart", 50, 50, 2_000, 5_000),
         Scene("a2", "one stream at a time: 30 x 20 events, 10 ms apart", 1, 30, 20, 10_000),
         Scene("r", "one-event requests back to back, 8 connections", 8, 8_000, 1, 0),
         Scene("mem", "1,000 streams held open", 1_000, 1_000, 100, 60_000_000, held=True),
