@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from tests.selectors import Matcher, Selector
+
 FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
 RULES = sorted((FOLDER / "rules").glob("*.yml"))
 TESTS = sorted((FOLDER / "tests").glob("*.yml"))
@@ -18,23 +20,6 @@ _SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 _LABELS = re.compile(r"\b(?:by|on|without)\s*\(([^)]*)\)")
 _OURS = ("glm_proxy_", "gen_ai_", "process_", "up")
-
-
-@dataclass(frozen=True)
-class Matcher:
-    """One condition of a selector."""
-
-    label: str
-    operator: str
-    value: str
-
-
-@dataclass(frozen=True)
-class Selector:
-    """A metric's name, and what it is chosen by."""
-
-    metric: str
-    matchers: tuple[Matcher, ...]
 
 
 @dataclass(frozen=True)

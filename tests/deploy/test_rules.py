@@ -22,7 +22,6 @@ from tests.deploy.reading import (
     RECORDS,
     RULES,
     TESTS,
-    Matcher,
     cases,
     grouped,
     runbook,
@@ -31,6 +30,7 @@ from tests.deploy.reading import (
 )
 from tests.fakes.records import a_record
 from tests.observe.scraped import Scraped
+from tests.selectors import Matcher
 
 NeedsProgram = Callable[[str], str]
 # What Prometheus itself adds to every series.

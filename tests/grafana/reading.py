@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grafana.build import FOLDER
+from tests.selectors import Matcher, Selector
 
 FILES = ("overview.json", "upstream.json", "streams.json", "process.json")
 
@@ -19,23 +20,6 @@ _SELECTOR = re.compile(r"(?P<metric>[a-zA-Z_:][\w:]*)\{(?P<matchers>[^}]*)\}")
 _MATCHER = re.compile(r'(?P<label>\w+)(?P<operator>=~|!~|!=|=)"(?P<value>[^"]*)"')
 _BY = re.compile(r"by \(([^)]*)\) \(")
 _NAMED = re.compile(r"\b(?:glm_proxy|gen_ai|process|scrape)_\w+(?!\w|\{)")
-
-
-@dataclass(frozen=True)
-class Matcher:
-    """One condition of a selector."""
-
-    label: str
-    operator: str
-    value: str
-
-
-@dataclass(frozen=True)
-class Selector:
-    """A metric's name, and what it is chosen by."""
-
-    metric: str
-    matchers: tuple[Matcher, ...]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from proxy.observe.table import entries
 from tests.fakes.records import a_record
 from tests.grafana.reading import (
     FILES,
-    Matcher,
     dashboard,
     filled,
     groups,
@@ -28,6 +27,7 @@ from tests.grafana.reading import (
     without_braces,
 )
 from tests.observe.scraped import Scraped
+from tests.selectors import Matcher
 
 EACH = pytest.mark.parametrize("file", FILES)
 # What Prometheus itself adds: to every series, and about every scrape.
