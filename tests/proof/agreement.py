@@ -19,9 +19,6 @@ COUNT_TOLERANCE = 0.01
 COUNT_SLACK = 2
 SAMPLES = 300
 """With fewer, one slow answer more or less moves a p95 by more than the tolerance."""
-MANY = 1000
-"""With fewer, the values of one bucket are seldom evenly spread, and the buckets alone may move a
-percentile by more than the tolerance: then it is held against the client's, seen through them."""
 
 _ROUNDING = 1e-9
 
@@ -55,18 +52,12 @@ class Row:
         return self.prometheus / self.client - 1
 
     @property
-    def measure(self) -> float | None:
-        """What Prometheus' figure is held against."""
-        return self.client if self.bucketed is None or self.count >= MANY else self.bucketed
-
-    @property
     def agrees(self) -> bool:
         """Within the tolerance; what was not measured agrees with nothing."""
-        measure = self.measure
-        if measure is None or self.prometheus is None:
+        if self.client is None or self.prometheus is None or self.apart is None:
             return False
-        allowed = max(self.slack, self.tolerance * measure)
-        return abs(self.prometheus - measure) <= allowed + _ROUNDING
+        allowed = max(self.slack, self.tolerance * self.client)
+        return abs(self.prometheus - self.client) <= allowed + _ROUNDING
 
     @property
     def failed(self) -> bool:
@@ -94,9 +85,7 @@ def timed(
     if not values:
         return Row(label, None, found, 0)
     judged = len(values) >= SAMPLES
-    note = "" if len(values) >= MANY else f"{len(values)} values: judged in buckets"
-    if not judged:
-        note = f"shown, not judged: {len(values)} values"
+    note = "" if judged else f"shown, not judged: {len(values)} values"
     through = histogram_quantile(share, bucketed(values, bounds)) if bounds else None
     client = quantile(values, share)
     return Row(label, client, found, len(values), through, judged, note=note)
