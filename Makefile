@@ -62,10 +62,10 @@ lock: ## renew requirements/*.lock (needs a package index)
 	{ out=$$("$$tools/bin/pip" install -q uv 2>&1) || { echo "$$out" >&2; exit 1; }; } && \
 	lock() { "$$tools/bin/uv" --no-config pip compile -q --universal --python-version 3.11 \
 	    --generate-hashes --no-header --no-annotate --upgrade pyproject.toml "$$@"; } && \
-	lock --extra simulator --extra otel --exclude-newer "$(COOL_OFF)" -o requirements/runtime.lock && \
+	lock --extra simulator --extra otel --extra redis --exclude-newer "$(COOL_OFF)" -o requirements/runtime.lock && \
 	lock --extra llm --exclude-newer "$(COOL_OFF)" -c requirements/runtime.lock \
 	    -o requirements/llm.lock && \
-	lock --extra simulator --extra otel --group dev -c requirements/runtime.lock -o requirements/dev.lock
+	lock --extra simulator --extra otel --extra redis --group dev -c requirements/runtime.lock -o requirements/dev.lock
 
 clean: ## remove what make made
 	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

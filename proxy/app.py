@@ -23,6 +23,7 @@ from proxy.admin import exchanges, live, status
 from proxy.admin.app import Readiness, make_admin
 from proxy.admin.guard import TokenCheck
 from proxy.admin.playground import Playground, Way, Ways
+from proxy.allowance import Allowances
 from proxy.config import Config, Endpoint, bundled
 from proxy.core.policy import capability
 from proxy.core.policy.capability import Capabilities
@@ -31,6 +32,7 @@ from proxy.core.wire.anthropic import ANTHROPIC
 from proxy.core.wire.glm import GLM
 from proxy.errors import Draining
 from proxy.exchange import Exchange
+from proxy.gate import Gate
 from proxy.house import House
 from proxy.knowledge import Knowledge
 from proxy.net.admission import Admission
@@ -40,6 +42,7 @@ from proxy.net.listen import BACKLOG, listening_socket
 from proxy.net.pool import Origin, Pool, client_context
 from proxy.net.upstream import Upstream
 from proxy.observe.app_log import LOGGER
+from proxy.state.memory import MemoryHome
 from proxy.status import Status, state_of
 from proxy.telling import Telling
 
@@ -72,6 +75,7 @@ class App:
         self._admin: web.AppRunner | None = None
         created = int(time.time())
         self._admission = Admission()
+        self._home = MemoryHome()
         self._knowledge = Knowledge(
             config,
             wait=self._admission.predicted_wait,
@@ -86,12 +90,13 @@ class App:
             models=lambda anthropic: models_body(models, created=created, anthropic=anthropic),
             knowledge=self._knowledge,
             admission=self._admission,
+            gate=Gate(config, fingerprint=_fingerprint),
+            allowances=Allowances(config.limits, self._home),
             clock=time.monotonic,
             wall=time.time,
             roll=random.random,
             flights={},
             new_id=_ids(),
-            fingerprint=_fingerprint,
             finish=self._telling.finish,
             broke=lambda request_id: log.exception("exchange %s broke", request_id),
             tracer=self._telling.tracer,

@@ -85,6 +85,22 @@ class ClientError(ProxyError):
     type = "invalid_request_error"
 
 
+class Unauthorized(ClientError):
+    """No key, or one that is not (or no longer) good; which of them is not told."""
+
+    status = 401
+    code = "invalid_api_key"
+    type = "authentication_error"
+
+
+class Forbidden(ClientError):
+    """The key is good, but not for this."""
+
+    status = 403
+    code = "not_allowed"
+    type = "permission_error"
+
+
 class NotFound(ClientError):
     status = 404
     code = "not_found"
@@ -261,6 +277,19 @@ class TooBusy(ProxyError):
 
     status = 429
     code = "admission_refused"
+    type = "rate_limit_error"
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds after which it is worth to ask again."""
+
+
+class LimitReached(ProxyError):
+    """The caller, or all callers together, may not use more for now."""
+
+    status = 429
+    code = "limit_reached"
     type = "rate_limit_error"
 
     def __init__(self, message: str, *, retry_after: float) -> None:

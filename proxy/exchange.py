@@ -79,7 +79,7 @@ class Exchange:
         target = facts.target = resolve(client.method, client.raw_path)
         facts.dialect = house.dialects[target.dialect]
         key = policy.caller_key(self._headers)  # two that differ are refused here
-        facts.fingerprint = None if key is None else house.fingerprint(key)
+        facts.caller = house.gate.identify(key, client.peer)
         if target.kind is Kind.MODELS:
             models = house.models(policy.names_anthropic(self._headers))
             reply.answer(client, facts, 200, [policy.JSON], models)
@@ -120,18 +120,29 @@ class Exchange:
         if timeouts is not route.timeouts:
             route, self._hasty = replace(route, timeouts=timeouts), True
         facts.route = route
+        await self._let_in(target, route, request)
         return request, route
+
+    async def _let_in(self, target: Target, route: Route, request: ChatRequest | None) -> None:
+        """Raises Forbidden, LimitReached."""
+        house, facts = self._house, self._facts
+        assert facts.caller is not None
+        model = None if request is None else request.model
+        house.gate.permit(facts.caller, target, route.name, model)
+        size = 0 if request is None else request.size
+        facts.share = await house.allowances.take(facts.caller, facts.id, size)
 
     async def _first_answer(self, request: ChatRequest, target: Target, route: Route) -> Lane:
         """What has something to say first. With `commit: early`, heartbeats until then."""
         client, facts = self._client, self._facts
+        assert facts.caller is not None
         asked = Asked(
             id=facts.id,
             target=target,
             dialect=facts.dialect,
             method=client.method,
             headers=self._headers,
-            caller=facts.fingerprint or client.peer,
+            caller=facts.caller.name,
             received=facts.timeline.received,
             streams=request.stream or route.stream.upgrade,
             wants_stream=request.stream,
@@ -251,6 +262,7 @@ class Exchange:
         house, facts = self._house, self._facts
         facts.timeline.parsed = house.clock()
         route = facts.route = house.router.plan(None, target, _lower(self._headers))
+        await self._let_in(target, route, None)
         candidate = facts.passed_to = route.candidates[0]
         facts.stage = "connecting"
         await passthrough(
@@ -309,6 +321,8 @@ class Exchange:
                     facts.usage, facts.finish_reason = pipe.usage, pipe.finish_reason
         if self._interrupted is not None and facts.outcome == ClientGone.code:
             facts.outcome = self._interrupted  # cancelled, but not by the client
+        if facts.share is not None:
+            self._house.allowances.settle(facts.share, facts.usage, self._client.bytes_out)
         facts.timeline.finished = self._house.clock()
         self._house.finish(facts.record(self._client))
 

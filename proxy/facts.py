@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from proxy.allowance import Share
 from proxy.core.flow.timeline import Timeline
+from proxy.core.policy.access import Caller
 from proxy.core.policy.route import Candidate, Route
 from proxy.core.record import AttemptRecord, Record, SpanIds, Usage
 from proxy.core.wire.dialect import Dialect
@@ -56,7 +58,10 @@ class Facts:
     finish_reason: str | None = None
     upstream_code: str | None = None
     error: str | None = None
-    fingerprint: str | None = None
+    caller: Caller | None = None
+    """None until it is known who asks."""
+    share: Share | None = None
+    """What the limits counted for it; None: nothing."""
     status: int | None = None
     stage: str = "reading"
     outcome: str = ClientGone.code
@@ -147,7 +152,7 @@ class Facts:
             upstream_code=self.upstream_code,
             request_bytes=client.bytes_in,
             response_bytes=client.bytes_out,
-            key_fingerprint=self.fingerprint,
+            key_fingerprint=None if self.caller is None else self.caller.fingerprint,
             heartbeats=self.heartbeats,
             reason=reason if pursuit is None else pursuit.chosen.reason,
             changes=() if pursuit is None else pursuit.changes,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.allowance import Allowances
 from proxy.config import Config, Endpoint
 from proxy.core.policy.capability import Capabilities
 from proxy.core.policy.route import Router
@@ -14,6 +15,7 @@ from proxy.core.wire import headers as policy
 from proxy.core.wire.dialect import Dialect
 from proxy.core.wire.target import Kind, Target, upstream_url
 from proxy.core.wire.trace import Tracer
+from proxy.gate import Gate
 from proxy.knowledge import Knowledge
 from proxy.net.admission import Admission
 from proxy.net.upstream import Outgoing, Upstream
@@ -37,6 +39,8 @@ class House:
     knowledge: Knowledge
     """What is known of the candidates, and what may still be spent on them."""
     admission: Admission
+    gate: Gate
+    allowances: Allowances
     clock: Callable[[], float]
     """Monotonic, seconds."""
     wall: Callable[[], float]
@@ -44,8 +48,6 @@ class House:
     roll: Callable[[], float]
     """A random number from 0 to 1."""
     new_id: Callable[[], str]
-    fingerprint: Callable[[str], str]
-    """Of a caller's key, for the log."""
     flights: dict[Any, Any]
     """Answers that identical requests share now: see `proxy.flight`."""
     finish: Callable[[Record], None]

@@ -16,6 +16,7 @@ from proxy.core.wire import headers as policy
 from proxy.core.wire.answers import error_body, error_message, masked
 from proxy.errors import (
     ClientGone,
+    LimitReached,
     MethodNotAllowed,
     NoCandidate,
     ProxyError,
@@ -63,7 +64,7 @@ def fail(client: Client, facts: Facts, error: ProxyError) -> None:
     headers = [policy.JSON]
     if isinstance(error, MethodNotAllowed):
         headers.append((policy.ALLOW, error.allow))
-    wait = error.retry_after if isinstance(error, NoCandidate | TooBusy) else None
+    wait = error.retry_after if isinstance(error, LimitReached | NoCandidate | TooBusy) else None
     body = facts.dialect.error_body(error)
     answer(client, facts, error.status, headers, body, failed=True, retry_after=wait)
 

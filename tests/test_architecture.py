@@ -21,12 +21,15 @@ MAY_IMPORT = {
     "net": frozenset({"", "config", "core", "errors"}),
     "observe": frozenset({"", "config", "core", "errors"}),
     "admin": frozenset({"", "config", "core", "errors", "observe"}),
+    "state": frozenset({"", "config", "core", "errors"}),
+    "gate": frozenset({"config", "core", "errors"}),
+    "allowance": frozenset({"config", "core", "errors", "state"}),
     "knowledge": frozenset({"config", "core", "errors"}),
-    "house": frozenset({"config", "core", "errors", "knowledge", "net"}),
+    "house": frozenset({"allowance", "config", "core", "errors", "gate", "knowledge", "net"}),
     "lane": frozenset({"core", "errors", "net"}),
     "asked": frozenset({"core", "net"}),
     "pursuit": frozenset({"asked", "core", "errors", "house", "knowledge", "lane", "net"}),
-    "facts": frozenset({"core", "errors", "net", "pursuit"}),
+    "facts": frozenset({"allowance", "core", "errors", "net", "pursuit"}),
     "flight": frozenset(
         {
             *("asked", "config", "core", "errors", "house", "knowledge", "lane", "net"),
@@ -50,11 +53,14 @@ MAY_IMPORT = {
     "app": frozenset(
         {
             *("", "admin", "config", "core", "errors", "exchange", "house", "knowledge"),
-            *("net", "observe", "status", "telling"),
+            *("allowance", "gate", "net", "observe", "state", "status", "telling"),
         }
     ),
     "cli": frozenset(
-        {"", "app", "config", "core", "errors", "net", "observe", "simulator", "bench"}
+        {
+            *("", "app", "bench", "config", "core", "errors", "net", "observe", "simulator"),
+            *("state", "workers"),
+        }
     ),
     "__main__": frozenset({"", "cli"}),
 }
@@ -156,7 +162,16 @@ def test_core_is_pure() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        *("exchange.py", "facts.py", "flight.py", "house.py", "knowledge.py", "lane.py"),
+        *(
+            "allowance.py",
+            "exchange.py",
+            "facts.py",
+            "gate.py",
+            "flight.py",
+            "house.py",
+            "knowledge.py",
+            "lane.py",
+        ),
         *("pursuit.py", "reply.py", "status.py"),
     ],
 )

@@ -1,6 +1,7 @@
 """Every setting: its name, unit, default and check; `load` reads them, nothing changes them after.
 
-models      the settings themselves: look here first; then routes, attempts, params, observing
+models      the settings themselves: look here first; then routes, attempts, params, limits,
+            state, observing
 load        file, environment and command line -> `Config`, or a `ConfigError` with all problems
 effective   the settings in effect as text, secrets masked
 yaml_file   YAML with the line of every key
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from proxy.config.attempts import Admission, Attempts, Breaker, Hedge
 from proxy.config.effective import effective
+from proxy.config.limits import Allowance, Limits
 from proxy.config.load import bundled, load
 from proxy.config.models import (
     Admin,
@@ -33,11 +35,13 @@ from proxy.config.routes import (
     Timeouts,
 )
 from proxy.config.secret import Secret
+from proxy.config.state import State
 
 __all__ = [
     "UNTOUCHABLE",
     "Admin",
     "Admission",
+    "Allowance",
     "Attempts",
     "Breaker",
     "Candidate",
@@ -46,6 +50,7 @@ __all__ = [
     "ConfigError",
     "Endpoint",
     "Hedge",
+    "Limits",
     "Listener",
     "Log",
     "Match",
@@ -56,6 +61,7 @@ __all__ = [
     "RouteRule",
     "Secret",
     "Server",
+    "State",
     "StreamSettings",
     "Timeouts",
     "Tracing",

@@ -18,9 +18,11 @@ from pydantic import (
 
 from proxy.config import origin
 from proxy.config.attempts import Admission, Attempts, Hedge, HedgeOrOff
+from proxy.config.limits import Limits
 from proxy.config.observing import Log, Metrics, TracingOrOff
 from proxy.config.routes import Commit, RouteRule, StreamSettings, Timeouts
 from proxy.config.secret import Secret, Sources
+from proxy.config.state import State
 from proxy.config.types import (
     OFF,
     SILENT_IF_EMPTY,
@@ -225,10 +227,16 @@ class PoolSettings(Section):
 class Config(Section):
     """All settings of one proxy."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"access", "limits", "memory", "state"})
+    later: ClassVar[frozenset[str]] = frozenset({"memory"})
 
     server: Server = Server()
     admin: Admin = Admin()
+    access: Literal["open", "keys"] = "open"
+    """open: whoever reaches the listener may use it. keys: only who shows a virtual key."""
+    limits: Limits = Limits()
+    state: State | None = None
+    """Where keys, model switches and counts are kept. Without it `glm-proxy serve` uses a file of
+    its own in the user's state folder."""
     endpoints: tuple[Endpoint, ...]
     pool: PoolSettings = PoolSettings()
     stream: StreamSettings = StreamSettings()

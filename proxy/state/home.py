@@ -1,0 +1,77 @@
+"""What every home of state can do. Identity fails closed: a home that cannot tell raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from proxy.core.policy.access import VirtualKey
+from proxy.core.policy.limits import Taken, Want
+from proxy.core.policy.switches import Switch
+
+
+class StateError(Exception):
+    """The home cannot be used. `str()` is one line for the operator, without any secret."""
+
+
+class Registry(NamedTuple):
+    """All that is seldom changed: read whole, and known by every process."""
+
+    keys: Mapping[str, VirtualKey]
+    """By id; revoked and expired ones too."""
+    switches: Mapping[str, Switch]
+    """By the model that is asked for."""
+
+
+class Entry(NamedTuple):
+    """One line of the audit: who did what, never a value that is secret."""
+
+    at: float
+    """Unix seconds."""
+    actor: str
+    """`cli:USER` or `admin`."""
+    action: str
+    """`key.create`, `key.revoke`, `key.rotate`, `model.set`, `model.reset`, `reload`, …"""
+    subject: str
+
+
+class Home(Protocol):
+    """From `open` to `close`; in one event loop."""
+
+    @property
+    def kind(self) -> str:
+        """memory, sqlite or redis."""
+
+    async def open(self) -> Registry:
+        """Raises StateError where it cannot be used at all."""
+
+    async def close(self) -> None: ...
+
+    def watch(self, changed: Callable[[Registry], None]) -> None:
+        """`changed` is called soon after anybody, here or elsewhere, changed the registry."""
+
+    async def save_key(self, key: VirtualKey, entry: Entry) -> None:
+        """Make or replace a key. Raises StateError."""
+
+    async def save_switch(self, switch: Switch, entry: Entry) -> None:
+        """Raises StateError."""
+
+    async def drop_switches(self, models: Collection[str] | None, entry: Entry) -> int:
+        """Undo those of `models`, or all; how many there were. Raises StateError."""
+
+    async def note(self, entry: Entry) -> None:
+        """Raises StateError."""
+
+    async def audit(self, most: int) -> list[Entry]:
+        """The latest entries, newest first. Raises StateError."""
+
+    async def take(self, wants: Sequence[Want], lease: str) -> Taken:
+        """Count a request for all of its subjects, or for none. It never fails: a home that is out
+        of reach decides by this process's own share.
+
+        `lease` is a new id; the place it holds is free again after `settle`, or by itself some
+        time after this process is gone.
+        """
+
+    def settle(self, wants: Sequence[Want], lease: str, tokens: int) -> None:
+        """It is over, and took so many tokens. Returns at once."""
