@@ -13,6 +13,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -42,6 +43,7 @@ from proxy.net.listen import BACKLOG, listening_socket
 from proxy.net.pool import Origin, Pool, client_context
 from proxy.net.upstream import Upstream
 from proxy.observe.app_log import LOGGER
+from proxy.state.home import Home, Registry
 from proxy.state.memory import MemoryHome
 from proxy.status import Status, state_of
 from proxy.telling import Telling
@@ -59,8 +61,11 @@ _LAST_SCRAPES = 3.0
 class App:
     """One proxy: two listeners, a pool for each endpoint. `start` once, `stop` once."""
 
-    def __init__(self, config: Config) -> None:
-        """Raises ValueError for settings that contradict the model records."""
+    def __init__(self, config: Config, home: Home | None = None) -> None:
+        """`home` is where keys, switches and counts are kept; without one, as long as it lives.
+
+        Raises ValueError for settings that contradict the model records.
+        """
         self._config = config
         capabilities = _capabilities(config.models_file)
         models = served_models(config.routes, capabilities)
@@ -75,7 +80,7 @@ class App:
         self._admin: web.AppRunner | None = None
         created = int(time.time())
         self._admission = Admission()
-        self._home = MemoryHome()
+        self.home: Home = MemoryHome() if home is None else home
         self._knowledge = Knowledge(
             config,
             wait=self._admission.predicted_wait,
@@ -87,11 +92,12 @@ class App:
             capabilities=capabilities,
             dialects={dialect.name: dialect for dialect in (GLM, ANTHROPIC)},
             upstreams=self._upstreams,
-            models=lambda anthropic: models_body(models, created=created, anthropic=anthropic),
+            models=models,
+            list_models=partial(models_body, created=created),
             knowledge=self._knowledge,
             admission=self._admission,
-            gate=Gate(config, fingerprint=_fingerprint),
-            allowances=Allowances(config.limits, self._home),
+            gate=Gate(config, fingerprint=_fingerprint, wall=time.time, broke=_gate_broke),
+            allowances=Allowances(config.limits, self.home),
             clock=time.monotonic,
             wall=time.time,
             roll=random.random,
@@ -116,10 +122,13 @@ class App:
     async def start(self) -> None:
         """Listen, and begin to warm the pools.
 
-        Raises CannotListen and CannotShare, having closed what was open.
+        Raises StateError, CannotListen and CannotShare, having closed what was open.
         """
         server, admin = self._config.server, self._config.admin
-        with contextlib.ExitStack() as opened:
+        async with contextlib.AsyncExitStack() as opened:
+            opened.push_async_callback(self.home.close)
+            self.home.watch(self._know)
+            self._know(await self.home.open())
             data = opened.enter_context(listening_socket("server", server.host, server.port))
             operator = opened.enter_context(listening_socket("admin", admin.host, admin.port))
             await self._telling.start()
@@ -152,7 +161,12 @@ class App:
             await upstream.close()
         if self._admin is not None:
             await self._admin.cleanup()
+        await self.home.close()
         await self._telling.stop()
+
+    def _know(self, registry: Registry) -> None:
+        """What the operator changes while we run, here or elsewhere."""
+        self._house.gate.know(registry.keys if registry.known else None)
 
     async def _drain(self, timeout: float) -> None:
         await self._all_over(timeout)
@@ -249,6 +263,10 @@ def _ids() -> Callable[[], str]:
     count = itertools.count(1)
     prefix = secrets.token_hex(8)
     return lambda: f"{prefix}{next(count):08x}"
+
+
+def _gate_broke() -> None:
+    log.exception("the look at a key broke; its caller was refused")
 
 
 _FINGERPRINT_KEY = secrets.token_bytes(32)

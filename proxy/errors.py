@@ -67,9 +67,13 @@ _ANTHROPIC_TYPES = {
     405: "invalid_request_error",
     413: "request_too_large",
     415: "invalid_request_error",
+    417: "invalid_request_error",
     429: "rate_limit_error",
+    431: "request_too_large",
+    501: "invalid_request_error",
     503: "overloaded_error",
     504: "timeout_error",
+    505: "invalid_request_error",
 }
 
 
@@ -85,12 +89,39 @@ class ClientError(ProxyError):
     type = "invalid_request_error"
 
 
+class BadHead(ClientError):
+    """The head of the request cannot be trusted: the connection is closed behind the answer."""
+
+
+class ExpectationFailed(BadHead):
+    status = 417
+
+
+class HeadTooLarge(BadHead):
+    status = 431
+
+
+class UnknownCoding(BadHead):
+    status = 501
+
+
+class VersionNotSupported(BadHead):
+    status = 505
+
+
 class Unauthorized(ClientError):
     """No key, or one that is not (or no longer) good; which of them is not told."""
 
     status = 401
     code = "invalid_api_key"
     type = "authentication_error"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            "send a key of this proxy that is good, as Authorization: Bearer KEY or x-api-key: KEY"
+        )
+        self.reason = reason
+        """For the operator."""
 
 
 class Forbidden(ClientError):
@@ -272,6 +303,13 @@ class InternalError(ProxyError):
     """A defect of ours; the log has the trace, the client does not."""
 
 
+class AccessUnknown(ProxyError):
+    """Who asks cannot be told: the keys are not known, or the look at one failed."""
+
+    status = 503
+    code = "access_unknown"
+
+
 class TooBusy(ProxyError):
     """The key's in-flight limit is reached and the wait for a place would be too long."""
 
@@ -308,6 +346,13 @@ class NoCandidate(ProxyError):
         super().__init__(message)
         self.retry_after = retry_after
         """Seconds after which one of them is probed."""
+
+
+class Crowded(ProxyError):
+    """There are too many connections, or too many bytes of bodies, for one more."""
+
+    status = 503
+    code = "proxy_crowded"
 
 
 class Draining(ProxyError):

@@ -24,6 +24,7 @@ from proxy import reply
 from proxy.asked import Asked
 from proxy.core.flow.fold import Fold
 from proxy.core.flow.timeline import Timeline
+from proxy.core.policy.access import Caller
 from proxy.core.policy.deadlines import overridden
 from proxy.core.policy.route import Route
 from proxy.core.wire import headers as policy
@@ -81,12 +82,19 @@ class Exchange:
         key = policy.caller_key(self._headers)  # two that differ are refused here
         facts.caller = house.gate.identify(key, client.peer)
         if target.kind is Kind.MODELS:
-            models = house.models(policy.names_anthropic(self._headers))
-            reply.answer(client, facts, 200, [policy.JSON], models)
+            reply.answer(client, facts, 200, [policy.JSON], self._models(facts.caller))
         elif target.kind is Kind.PASSTHROUGH:
             await self._pass(target)
         else:
             await self._chat(target)
+
+    def _models(self, caller: Caller) -> bytes:
+        """Those that the caller may ask for."""
+        house, now, key = self._house, self._house.wall(), caller.key_name
+        names = house.gate.listed(
+            caller, house.models, lambda model: house.router.usual(model, now, key).name
+        )
+        return house.list_models(names, anthropic=policy.names_anthropic(self._headers))
 
     # --- chat ------------------------------------------------------------------------------
 
@@ -115,7 +123,8 @@ class Exchange:
         facts.timeline.parsed = house.clock()
         facts.stage = "routing"
         lower = _lower(self._headers)
-        route = house.router.plan(request, target, lower)
+        assert facts.caller is not None
+        route = house.router.plan(request, target, lower, house.wall(), facts.caller.key_name)
         timeouts = overridden(route.timeouts, lower)
         if timeouts is not route.timeouts:
             route, self._hasty = replace(route, timeouts=timeouts), True
@@ -261,7 +270,11 @@ class Exchange:
     async def _pass(self, target: Target) -> None:
         house, facts = self._house, self._facts
         facts.timeline.parsed = house.clock()
-        route = facts.route = house.router.plan(None, target, _lower(self._headers))
+        lower = _lower(self._headers)
+        assert facts.caller is not None
+        route = facts.route = house.router.plan(
+            None, target, lower, house.wall(), facts.caller.key_name
+        )
         await self._let_in(target, route, None)
         candidate = facts.passed_to = route.candidates[0]
         facts.stage = "connecting"

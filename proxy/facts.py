@@ -8,7 +8,7 @@ from typing import NamedTuple
 from proxy.allowance import Share
 from proxy.core.flow.timeline import Timeline
 from proxy.core.policy.access import Caller
-from proxy.core.policy.route import Candidate, Route
+from proxy.core.policy.route import SWITCHED, Candidate, Route
 from proxy.core.record import AttemptRecord, Record, SpanIds, Usage
 from proxy.core.wire.dialect import Dialect
 from proxy.core.wire.target import Kind, Target
@@ -60,6 +60,8 @@ class Facts:
     error: str | None = None
     caller: Caller | None = None
     """None until it is known who asks."""
+    refused: str | None = None
+    """Why the caller was not let in: see `proxy.core.policy.access.Reason`."""
     share: Share | None = None
     """What the limits counted for it; None: nothing."""
     status: int | None = None
@@ -104,6 +106,14 @@ class Facts:
         return None if lane is None else lane.candidate
 
     @property
+    def reason(self) -> str | None:
+        """Why its first candidate is the first; that the model was switched says more."""
+        route, pursuit = self.route, self.pursuit
+        if route is None or pursuit is None or route.reason == SWITCHED:
+            return None if route is None else route.reason
+        return pursuit.chosen.reason
+
+    @property
     def reached(self) -> str:
         """The stage it has come to, in the words of a record."""
         if self.stage == "pursuing" and self.pursuit is not None:
@@ -129,7 +139,6 @@ class Facts:
         attempts = pursuit.records() if pursuit is not None and accounts else []
         if target is not None and target.kind is Kind.PASSTHROUGH and served is not None:
             attempts.append(self._passed_record(served))
-        reason = None if route is None else route.reason
         return Record(
             request_id=self.id,
             kind="unknown" if target is None else str(target.kind),
@@ -153,8 +162,9 @@ class Facts:
             request_bytes=client.bytes_in,
             response_bytes=client.bytes_out,
             key_fingerprint=None if self.caller is None else self.caller.fingerprint,
+            refused=self.refused,
             heartbeats=self.heartbeats,
-            reason=reason if pursuit is None else pursuit.chosen.reason,
+            reason=self.reason,
             changes=() if pursuit is None else pursuit.changes,
             predicted=None if pursuit is None or not accounts else pursuit.chosen.predicted,
             decisions=() if pursuit is None or not accounts else pursuit.decisions,

@@ -33,6 +33,8 @@ class Key(NamedTuple):
     caller: str
     """A fingerprint of the caller's key, or the caller's address."""
     route: str
+    model: str
+    """Of its first candidate: the operator may have switched it since."""
     target: Target
     timeouts: Timeouts
     headers: tuple[tuple[str, str], ...]
@@ -144,6 +146,7 @@ def board(
     key = Key(
         asked.caller,
         route.name,
+        route.candidates[0].model,
         asked.target,
         route.timeouts,
         _with_meaning(asked.headers),

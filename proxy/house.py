@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from proxy.allowance import Allowances
 from proxy.config import Config, Endpoint
@@ -24,6 +24,12 @@ LARGEST_ANSWER = 64 * 1024 * 1024
 """Bytes of a whole answer, which is held until it is known to be whole."""
 
 
+class ListModels(Protocol):
+    """Tells of models, in OpenAI's shape or in Anthropic's."""
+
+    def __call__(self, names: Iterable[str], *, anthropic: bool) -> bytes: ...
+
+
 @dataclass(frozen=True, slots=True)
 class House:
     """One value, so that an exchange is made of two: this and its client."""
@@ -34,8 +40,10 @@ class House:
     dialects: Mapping[str, Dialect]
     upstreams: Mapping[str, Upstream]
     """By endpoint name."""
-    models: Callable[[bool], bytes]
-    """The body of `GET /v1/models`; the argument says whether Anthropic's shape is asked for."""
+    models: tuple[str, ...]
+    """The names that callers may ask for."""
+    list_models: ListModels
+    """The body of `GET /v1/models`."""
     knowledge: Knowledge
     """What is known of the candidates, and what may still be spent on them."""
     admission: Admission

@@ -12,6 +12,7 @@ from proxy.core.policy.health import Shape, Ticket, Vitals
 from proxy.core.policy.outcome import Outcome
 from proxy.core.policy.retry import OWN_LIMIT, Failure, Verdict, judge
 from proxy.core.policy.route import Candidate
+from proxy.core.policy.spent import estimated, spent
 from proxy.core.record import AttemptRecord, SpanIds, Usage
 from proxy.core.wire.answers import error_message
 from proxy.core.wire.dialect import Answer, Dialect, is_json
@@ -277,16 +278,31 @@ class Lane:
         )
         return Outcome.FAILURE if met.outcome is Outcome.FAILURE else Outcome.NEUTRAL
 
+    @property
+    def _usage(self) -> Usage | None:
+        """As far as the upstream said it."""
+        pipe = None if self.attempt is None else self.attempt.pipe
+        if pipe is not None:
+            return pipe.usage
+        return None if self.answer is None else self.answer.usage
+
+    def spent(self, prompt: int) -> int:
+        """Tokens that the attempt took; where nobody said how many, `prompt` for what was asked,
+        and for what came of a stream one for each event. What was refused took none."""
+        attempt, usage = self.attempt, self._usage
+        if attempt is None or attempt.sent is None:
+            return 0
+        refused = self.has_failed and (self.error is None or self.error.retryable)
+        if usage is None and refused and attempt.timeline.first_token is None:
+            return 0
+        came = attempt.timeline.events if attempt.is_stream else estimated(len(attempt.body))
+        return spent(usage, prompt=prompt, came=came)
+
     def record(self) -> AttemptRecord:
         """The attempt as it ended."""
         attempt = self.attempt
         assert attempt is not None
-        pipe, marks = attempt.pipe, attempt.timeline
-        usage: Usage | None = None
-        if pipe is not None:
-            usage = pipe.usage
-        elif self.answer is not None:
-            usage = self.answer.usage
+        marks = attempt.timeline
         return AttemptRecord(
             endpoint=self.candidate.endpoint.name,
             model=self.candidate.model,
@@ -303,7 +319,7 @@ class Lane:
             won=self.won,
             first_token=marks.first_token,
             first_content=marks.first_content,
-            usage=usage,
+            usage=self._usage,
             upstream_code=self.upstream_code,
             waited=self.waited,
             span=self.span,

@@ -10,17 +10,20 @@ from collections.abc import Callable
 
 from proxy.core.flow.metadata import Annotated
 from proxy.core.flow.timeline import Timeline
+from proxy.core.policy.access import Reason
 from proxy.core.policy.retry import OVERLOADED_FOR, Reaction
 from proxy.core.record import overhead
 from proxy.core.wire import headers as policy
 from proxy.core.wire.answers import error_body, error_message, masked
 from proxy.errors import (
     ClientGone,
+    Forbidden,
     LimitReached,
     MethodNotAllowed,
     NoCandidate,
     ProxyError,
     TooBusy,
+    Unauthorized,
     UpstreamSaid,
 )
 from proxy.facts import Facts
@@ -55,6 +58,7 @@ def fail(client: Client, facts: Facts, error: ProxyError) -> None:
     """The exchange ends with `error`."""
     facts.outcome = error.code if not isinstance(error, UpstreamSaid) else "upstream_failed"
     facts.error = error.message
+    facts.refused = _refused(error)
     if isinstance(error, ClientGone):
         return
     if client.response is not None:
@@ -64,9 +68,21 @@ def fail(client: Client, facts: Facts, error: ProxyError) -> None:
     headers = [policy.JSON]
     if isinstance(error, MethodNotAllowed):
         headers.append((policy.ALLOW, error.allow))
+    if isinstance(error, Unauthorized):
+        headers.append(policy.CHALLENGE)
     wait = error.retry_after if isinstance(error, LimitReached | NoCandidate | TooBusy) else None
     body = facts.dialect.error_body(error)
     answer(client, facts, error.status, headers, body, failed=True, retry_after=wait)
+
+
+def _refused(error: ProxyError) -> str | None:
+    match error:
+        case Unauthorized(reason=reason):
+            return reason
+        case Forbidden():
+            return Reason.SCOPE
+        case _:
+            return None
 
 
 # --- what the upstream said ----------------------------------------------------------------------
@@ -145,7 +161,7 @@ def added(
         should_retry=should_retry,
         retry_after=retry_after,
         route=facts.route.name if facts.route else None,
-        reason=pursuit.chosen.reason if pursuit else None,
+        reason=facts.reason if pursuit else None,
         changes=pursuit.changes if pursuit else (),
     )
 
@@ -166,7 +182,7 @@ def annotated(
     decision = {
         "request_id": facts.id,
         "route": route.name,
-        "reason": pursuit.chosen.reason,
+        "reason": facts.reason,
         "model": served.model,
         "endpoint": served.endpoint.name,
         "changes": pursuit.changes,

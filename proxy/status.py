@@ -17,8 +17,6 @@ from proxy.config import Match, RouteRule, effective
 from proxy.core.policy.capability import is_pattern
 from proxy.core.policy.health import shape_of
 from proxy.core.policy.route import DEFAULT, Candidate, Route
-from proxy.core.wire.request import ChatRequest
-from proxy.core.wire.target import resolve
 from proxy.facts import Running
 from proxy.house import House
 from proxy.net.admission import Figures
@@ -34,7 +32,6 @@ MODELS: Final = 20
 
 _SMALL: Final = shape_of(1024, tools=False)
 """What a prediction is told for: a request of 1 KB without tools."""
-_CHAT: Final = "/v1/chat/completions"
 _NO_TOKEN: Final = "admin.token is not set"
 
 Json = dict[str, object]
@@ -173,7 +170,6 @@ class _Routes:
 
     def __init__(self, house: House, models: tuple[str, ...]) -> None:
         self._house = house
-        self._target = resolve("POST", _CHAT)
         rules = house.config.routes
         takes_all = any(rule.match == Match() for rule in rules)
         self.rules = rules if takes_all else (*rules, RouteRule(name=DEFAULT))
@@ -223,8 +219,7 @@ class _Routes:
 
     def _taker(self, model: str) -> str:
         """The rule that takes a plain chat request for `model`."""
-        request = ChatRequest(b"", {}, "openai", model, stream=True)
-        return self._house.router.plan(request, self._target, {}).name
+        return self._house.router.usual(model, self._house.wall()).name
 
 
 def _fits(model: str, patterns: Iterable[str]) -> bool:

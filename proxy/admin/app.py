@@ -1,7 +1,7 @@
 """The operator's web application: is it alive, is it ready, what are its figures, and its page.
 
-It has a listener of its own, on a loopback address by default; `proxy.admin.guard` says who may
-use it.
+It has a listener of its own, on a loopback address by default; `proxy.admin.guard` and
+`proxy.admin.rules` say who may use it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from aiohttp import web
 
 from proxy.admin import page
 from proxy.admin.answers import as_json
-from proxy.admin.guard import harden, host_check, origin_check
+from proxy.admin.guard import TokenCheck, harden, host_check, origin_check
+from proxy.admin.rules import access_check, require_rules
 from proxy.observe.metrics import Scrape
 
 _LARGEST_BODY = 64 * 1024
@@ -39,22 +40,33 @@ def make_admin(
     ready: Callable[[], Readiness],
     allowed_hosts: Iterable[str] = (),
     routes: Iterable[web.AbstractRouteDef] = (),
+    *,
+    token: TokenCheck | None = None,
+    anybody_reads: bool = True,
 ) -> web.Application:
     """The application, to be served on a listener of its own with `access_log=None`.
 
     `scrape` gives the metrics for an `Accept` header (None: there are none), `ready` is asked at
     each `/readyz`. `allowed_hosts` are names, without a port, that the listener is reached by
-    besides addresses and `localhost`. `routes` are those below `/admin`.
+    besides addresses and `localhost`. `routes` are those below `/admin`. `token` lets act; without
+    one nobody may. `anybody_reads`: no token is needed to look, the listener being on loopback.
+
+    Raises LookupError for a route without a rule in `proxy.admin.rules`.
     """
     admin = _Admin(scrape, ready)
     app = web.Application(
-        middlewares=[host_check(frozenset(allowed_hosts)), origin_check],
+        middlewares=[
+            host_check(frozenset(allowed_hosts)),
+            origin_check,
+            access_check(token or TokenCheck(None), anybody_reads=anybody_reads),
+        ],
         client_max_size=_LARGEST_BODY,
     )
     app.router.add_get("/livez", admin.live)
     app.router.add_get("/readyz", admin.ready)
     app.router.add_get("/metrics", admin.metrics)
     app.add_routes([*page.routes(), *routes])
+    require_rules(app)
     app.on_response_prepare.append(harden)
     app.on_cleanup.append(admin.close)
     return app

@@ -8,9 +8,12 @@ is refused. What sends or changes something needs the operator's token besides.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import hmac
 import ipaddress
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,7 +22,6 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from proxy.config import Secret
-from proxy.core.policy.budget import Budget
 
 HEADERS: Final = {
     "Server": "glm-proxy",
@@ -34,8 +36,11 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_TRIES: Final = 10
-"""Wrong tokens in a row; after that one more every ten seconds, from all callers together."""
+TRIES: Final = 10
+"""Wrong tokens of one address in a minute; those after that are told so."""
+_MINUTE: Final = 60.0
+_ADDRESSES: Final = 4096
+"""Remembered; of those who guess from more, the first are forgotten."""
 
 
 async def harden(request: web.Request, response: web.StreamResponse) -> None:
@@ -82,27 +87,65 @@ async def origin_check(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 class TokenCheck:
-    """The operator's token, compared in constant time. Guesses are answered 429 after some; the
-    right token lets in even then, so that nobody who guesses keeps the operator out."""
+    """The operator's token, compared in constant time. Guesses of one address are answered 429
+    after some; the right token lets in even then, so that nobody who guesses behind the same
+    address keeps the operator out."""
 
     def __init__(self, token: Secret | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._token = token
+        self._digest = None if token is None else _digest(token.reveal())
         self._clock = clock
-        self._tries = Budget(0.0, burst=_TRIES, per_second=0.1)
+        self._tries: dict[str, deque[float]] = {}
+        """When each address guessed, the latest guesser last."""
 
-    def refusal(self, request: web.Request) -> tuple[int, str, str] | None:
-        """Status, code and message for a request that may not act; None: it may."""
-        if self._token is None:
+    def refusal(
+        self, request: web.Request, *, as_password: bool = False
+    ) -> tuple[int, str, str] | None:
+        """Status, code and message for a request that does not have the token; None: it has.
+
+        `as_password`: HTTP Basic will do too (RFC 7617), with any name and the token as password.
+        """
+        if self._digest is None:
             return 403, "no_token", "this needs a token: set admin.token, and start again"
         values = request.headers.getall("Authorization", [])
-        scheme, _, given = values[0].partition(" ") if len(values) == 1 else ("", "", "")
-        expected = self._token.reveal().encode()
-        known = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), expected)
-        if known and scheme.lower() == "bearer":
+        given = _credential(values[0], as_password=as_password) if len(values) == 1 else ""
+        if hmac.compare_digest(_digest(given), self._digest):
             return None
-        if not self._tries.take(self._clock()):
-            return 429, "too_many_tries", "too many wrong tokens; try again in ten seconds"
+        if values and not self._may_guess(request.remote or ""):
+            return 429, "too_many_tries", "too many wrong tokens; try again in a minute"
         return 401, "wrong_token", "send the token of admin.token: Authorization: Bearer TOKEN"
+
+    def _may_guess(self, address: str) -> bool:
+        """Counts a wrong token. What comes without one guesses nothing, and is not counted."""
+        now = self._clock()
+        tries = self._tries.pop(address, None) or deque(maxlen=TRIES)
+        self._tries[address] = tries
+        if len(self._tries) > _ADDRESSES:
+            del self._tries[next(iter(self._tries))]
+        if len(tries) == TRIES and now - tries[0] < _MINUTE:
+            return False
+        tries.append(now)
+        return True
+
+
+def _digest(text: str) -> bytes:
+    """All of one length, so that comparing them tells no length either."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+def _credential(value: str, *, as_password: bool) -> str:
+    """What an `Authorization` value gives as the token; empty: nothing."""
+    scheme, _, given = value.partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return given.strip()
+        case "basic" if as_password:
+            try:
+                pair = base64.b64decode(given.strip(), validate=True).decode()
+            except ValueError:  # no base64, or no UTF-8
+                return ""
+            return pair.partition(":")[2]
+        case _:
+            return ""
 
 
 def _is_same_origin(origin: str, host: str) -> bool:

@@ -20,7 +20,6 @@ from proxy.config.models import (
     Admin,
     Config,
     Endpoint,
-    Listener,
     PoolSettings,
     Server,
 )
@@ -51,7 +50,6 @@ __all__ = [
     "Endpoint",
     "Hedge",
     "Limits",
-    "Listener",
     "Log",
     "Match",
     "Metrics",

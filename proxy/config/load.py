@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from proxy.config import origin
 from proxy.config.models import ENDPOINTS_EXAMPLE, Config
 from proxy.config.problems import ConfigError, Loc, Problem, dotted, explain
 from proxy.config.secret import Sources
@@ -87,9 +88,36 @@ def _across(data: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
     yield from _repeated_names(data, "endpoints")
     yield from _repeated_names(data, "routes")
     yield from _unknown_endpoints_and_keys(data)
+    yield from _access(data)
     server, admin = _port(data, "server", 8080), _port(data, "admin", 9090)
     if server == admin != 0:
         yield ("admin", "port"), f"found {admin}, the data port too; the two must differ"
+
+
+def _access(data: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
+    access, host = data.get("access", "open"), _inner(data, "server").get("host")
+    if access == "open" and isinstance(host, str) and origin.is_bindable(host):
+        if not origin.is_loopback(host):
+            yield (
+                ("server", "host"),
+                f"{host} is not a loopback address, and with access: open whoever reaches it may"
+                " use this proxy. Use 127.0.0.1, or set access: keys",
+            )
+    elif access == "keys":
+        for index, endpoint in _mappings(data, "endpoints"):
+            if not endpoint.get("api_key") and not endpoint.get("api_keys"):
+                yield (
+                    ("endpoints", index),
+                    f"endpoint {endpoint.get('name')!r} has no key of its own, and with access:"
+                    " keys the caller's never goes there; give it an api_key",
+                )
+    admin = _inner(data, "admin")
+    if admin.get("allow_remote") is True and admin.get("token") is None:
+        yield (
+            ("admin", "allow_remote"),
+            "needs a token beside it, such as file:/path/to/token: without one everybody who"
+            " reaches the address would see what this proxy does",
+        )
 
 
 def _repeated_names(data: dict[str, Any], section: str) -> Iterator[tuple[Loc, str]]:
@@ -136,5 +164,9 @@ def _mappings(data: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, A
 
 
 def _port(data: dict[str, Any], section: str, default: int) -> object:
+    return _inner(data, section).get("port", default)
+
+
+def _inner(data: dict[str, Any], section: str) -> dict[str, Any]:
     inner = data.get(section)
-    return inner.get("port", default) if isinstance(inner, dict) else default
+    return inner if isinstance(inner, dict) else {}

@@ -6,9 +6,12 @@ that belongs to a later version is refused as such, never ignored.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     Field,
     PrivateAttr,
     ValidationInfo,
@@ -21,7 +24,7 @@ from proxy.config.attempts import Admission, Attempts, Hedge, HedgeOrOff
 from proxy.config.limits import Limits
 from proxy.config.observing import Log, Metrics, TracingOrOff
 from proxy.config.routes import Commit, RouteRule, StreamSettings, Timeouts
-from proxy.config.secret import Secret, Sources
+from proxy.config.secret import SAFE_LENGTH, Secret, is_guessable
 from proxy.config.state import State
 from proxy.config.types import (
     OFF,
@@ -39,39 +42,45 @@ from proxy.config.units import Bytes, BytesOrZero, Seconds, SecondsOrZero
 
 S = TypeVar("S", bound=Section)
 
-_SAFE_TOKEN: Final = 16
-"""Characters: thousands can be tried in a second, since the right one always lets in."""
+Connections = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+ConnectionsOrZero = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
+
+
+def _head_in_reason(size: int) -> int:
+    if not 1 << 10 <= size <= 1 << 20:
+        raise ValueError("must be from 1KiB to 1MiB")
+    return size
+
+
+HeaderLimit = Annotated[Bytes, AfterValidator(_head_in_reason)]
 
 ENDPOINTS_EXAMPLE: Final = """; say where requests are sent, for example
       endpoints:
         - {name: cn, base_url: https://open.bigmodel.cn, api_key: "env:ZHIPUAI_API_KEY"}"""
-_NO_ACCESS: Final = (
-    "is not a loopback address, and this version does not check who is calling: everybody who"
-    " reaches it may use it. Use 127.0.0.1, or set allow_remote: true beside it"
-)
 
 
-class Listener(Section):
-    """An address to listen on."""
-
-    allow_remote: Flag = False
-    """Allow an address that other machines reach, although callers are not checked."""
-    host: str = "127.0.0.1"
-    """Address to listen on: an IP address or `localhost`."""
-
-    @field_validator("host")
-    @classmethod
-    def _check_host(cls, host: str, info: ValidationInfo) -> str:
-        if not origin.is_bindable(host):
-            raise ValueError("must be an IP address, such as 127.0.0.1 or ::1, or localhost")
-        if not origin.is_loopback(host) and not info.data.get("allow_remote", True):
-            raise ValueError(f"{host} {_NO_ACCESS}")
-        return host
+def _bindable(host: str) -> str:
+    if not origin.is_bindable(host):
+        raise ValueError("must be an IP address, such as 127.0.0.1 or ::1, or localhost")
+    return host
 
 
-class Server(Listener):
+Host = Annotated[str, AfterValidator(_bindable)]
+
+
+class Server(Section):
     """The data listener: what applications call."""
 
+    gone: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "allow_remote": "remove it. An address that other machines reach needs access: keys,"
+            " and for each caller a key (glm-proxy keys create)"
+        }
+    )
+
+    host: Host = "127.0.0.1"
+    """Address to listen on: an IP address or `localhost`. One that other machines reach needs
+    `access: keys`."""
     port: Port = 8080
     """Port to listen on; 0 takes any free one."""
     workers: Count = 1
@@ -86,6 +95,19 @@ class Server(Listener):
     """For a request's whole body."""
     keepalive_timeout: Seconds = 75.0
     """How long an idle client connection is kept."""
+    max_connections: Connections | None = None
+    """Most client connections at once; further ones are told 503 and closed. Without it: two of
+    five files that the process may open (RLIMIT_NOFILE), as each may need another one upstream."""
+    max_connections_per_address: ConnectionsOrZero = 0
+    """Of these, most from one address; 0: no limit, as a front's connections share its address."""
+    header_limit: HeaderLimit = 16 << 10
+    """Largest head of a request; one line of it may be half as long."""
+    header_count: Annotated[int, Field(strict=True, ge=16, le=1000)] = 64
+    """Most header lines of a request."""
+    body_rate: BytesOrZero = 1 << 10
+    """Bytes per second that a body has to come with, after 10 s; 0: however slowly."""
+    json_depth: Annotated[int, Field(strict=True, ge=4, le=64)] = 64
+    """Deepest nesting of objects and arrays in a chat request."""
 
     @field_validator("workers")
     @classmethod
@@ -95,26 +117,40 @@ class Server(Listener):
         return workers
 
 
-class Admin(Listener):
+class Admin(Section):
     """The operator's listener: health, metrics, models. Never the data port."""
 
+    allow_remote: Flag = False
+    """Allow an address that other machines reach. It needs a `token`, for reading too then."""
+    host: Host = "127.0.0.1"
+    """Address to listen on: an IP address or `localhost`."""
     port: Port = 9090
     """Port to listen on; 0 takes any free one."""
     token: Secret | None = None
-    """`env:NAME` or `file:/path`. For what the page sends or changes; without one it only shows."""
+    """`env:NAME` or `file:/path`, 16 characters or more. For what is sent or changed; on an address
+    that other machines reach also for what is shown."""
     hosts: tuple[str, ...] = ()
     """Names the listener is reached by, besides addresses and localhost: proxy.internal."""
     exchanges: CountOrZero = 500
     """How many finished exchanges /admin/exchanges remembers. 0: none."""
 
+    @field_validator("host")
+    @classmethod
+    def _check_host(cls, host: str, info: ValidationInfo) -> str:
+        if not origin.is_loopback(host) and not info.data.get("allow_remote", True):
+            raise ValueError(
+                f"{host} is not a loopback address: who reaches it sees what this proxy does. Use"
+                " 127.0.0.1, or set allow_remote: true and a token beside it"
+            )
+        return host
+
     @field_validator("token")
     @classmethod
-    def _check_token(cls, token: Secret | None, info: ValidationInfo) -> Secret | None:
-        sources = info.context
-        if token and isinstance(sources, Sources) and len(token.reveal()) < _SAFE_TOKEN:
-            sources.warnings.append(
-                f"{token.reference} can be guessed; an admin.token has {_SAFE_TOKEN} characters or"
-                " more, made by chance"
+    def _check_token(cls, token: Secret | None) -> Secret | None:
+        if token is not None and is_guessable(token):
+            raise ValueError(
+                f"{token.reference} can be guessed; an admin.token has {SAFE_LENGTH} characters or"
+                " more, made by chance: openssl rand -hex 32"
             )
         return token
 
@@ -232,7 +268,8 @@ class Config(Section):
     server: Server = Server()
     admin: Admin = Admin()
     access: Literal["open", "keys"] = "open"
-    """open: whoever reaches the listener may use it. keys: only who shows a virtual key."""
+    """open: whoever reaches the listener may use it, which has to be on loopback. keys: only who
+    shows a virtual key; every endpoint needs keys of its own then."""
     limits: Limits = Limits()
     state: State | None = None
     """Where keys, model switches and counts are kept. Without it `glm-proxy serve` uses a file of

@@ -81,6 +81,9 @@ def _unknown(loc: Loc, root: type[BaseModel]) -> str:
     name = str(loc[-1])
     if name in getattr(section, "later", ()):
         return "not available in this version; remove it"
+    gone: str | None = getattr(section, "gone", {}).get(name)
+    if gone is not None:
+        return f"this setting is gone; {gone}"
     homes = [
         _ITEMS.get(field, field)
         for field, info in section.model_fields.items()

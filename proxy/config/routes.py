@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -62,14 +62,14 @@ Patterns = Annotated[tuple[str, ...], SILENT_IF_EMPTY]
 class Match(Section):
     """Which requests a route takes: all conditions that are given must hold."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"key"})
-
     model: Patterns = ()
     """Shell patterns for the model asked for."""
     path: Patterns = ()
     """Shell patterns for the request's path."""
     header: dict[str, str] = Field(default_factory=dict)
     """Header name to shell pattern of its value."""
+    key: Patterns = ()
+    """Shell patterns for the name of the caller's virtual key (`access: keys`)."""
     stream: Flag | None = None
     """Only streaming (true) or only other (false) requests."""
     min_prompt: BytesOrZero | None = None
@@ -77,7 +77,7 @@ class Match(Section):
     max_prompt: BytesOrZero | None = None
     """Largest request body."""
 
-    @field_validator("model", "path")
+    @field_validator("model", "path", "key")
     @classmethod
     def _not_empty(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         if not patterns or not all(patterns):

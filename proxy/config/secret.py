@@ -105,6 +105,24 @@ class Secret(str):
         return {"type": "string", "pattern": f"^(env:{_NAME.pattern}|file:.+)$"}
 
 
+SAFE_LENGTH: Final = 16
+"""Characters of a token that lets in: thousands can be tried in a second."""
+_DISTINCT: Final = 6
+_WORDS: Final = re.compile(
+    r"abc(?:def)?|admin(?:istrator)?|change|me|default|demo|dummy|example|glm|here|insert|key|letmein|my|now"
+    r"|pass(?:word|wd|phrase)?|please|proxy|qwerty|replace|root|secret|super|test|the|this|todo"
+    r"|token|your|[^a-z]"
+)
+
+
+def is_guessable(token: Secret) -> bool:
+    """Whether a token is short, monotonous, or made of what examples and defaults are made of."""
+    value = token.reveal()
+    if len(value) < SAFE_LENGTH or len(set(value)) < _DISTINCT:
+        return True
+    return not _WORDS.sub("", value.lower())
+
+
 def resolve(reference: str, sources: Sources) -> Secret:
     """The secret that `reference` names.
 

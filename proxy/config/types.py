@@ -5,8 +5,10 @@ from __future__ import annotations
 import operator
 import re
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 from pydantic import (
@@ -48,6 +50,8 @@ class Section(BaseModel):
     )
     later: ClassVar[frozenset[str]] = frozenset()
     """Settings of a later version: refused by that name."""
+    gone: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Settings of an earlier version, and what to do instead."""
 
 
 def _name(value: str) -> str:

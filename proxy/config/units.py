@@ -42,6 +42,15 @@ DURATION: Final = Unit(
     most=24 * 3600,
     whole=False,
 )
+SPAN: Final = Unit(
+    word="a span of time",
+    units=MappingProxyType({"s": 1, "m": 60, "h": 3600, "d": 86400}),
+    example="30m, 2h or 7d",
+    usual="h",
+    most=366 * 86400,
+    whole=False,
+)
+"""For what is measured in days as well: how long a key lives, how long a model is switched."""
 SIZE: Final = Unit(
     word="a size",
     units=MappingProxyType({"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}),
@@ -144,6 +153,7 @@ _TEXT: Final = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,9})?) ?(?P<unit>[
 
 Seconds = Annotated[float, Quantity(DURATION)]
 SecondsOrZero = Annotated[float, Quantity(DURATION, zero=True)]
+Span = Annotated[float, Quantity(SPAN)]
 Bytes = Annotated[int, Quantity(SIZE)]
 BytesOrZero = Annotated[int, Quantity(SIZE, zero=True)]
 Share = Annotated[float, Quantity(SHARE, zero=True)]

@@ -36,6 +36,9 @@ def unused(config: Config) -> Iterator[Note]:
 
 
 def _of_route(config: Config, rule: RouteRule) -> Iterator[Note]:
+    if rule.match.key and config.access == "open":
+        text = "never matches, since with access: open nobody has a key of this proxy"
+        yield ("match", "key"), f"{text}; remove it, or set access: keys"
     stream = rule.stream or config.stream
     yield from _of_waiting(rule.timeouts or config.timeouts, stream, rule.commit or config.commit)
     if rule.match.stream is False:

@@ -102,8 +102,11 @@ class Record:
     request_bytes: int
     response_bytes: int
     key_fingerprint: str | None
-    """12 hex digits of a keyed hash of the caller's key, made with a key of this process."""
+    """12 hex digits of a keyed hash of the caller's key, made with a key of this process; of a
+    virtual key its name and id, `team-a/k3v9x0q1w2e3`."""
     heartbeats: int = 0
+    refused: str | None = None
+    """Why the caller was not let in: `missing`, `wrong`, `expired`, `revoked` or `scope`."""
     reason: str | None = None
     """Why this candidate was first, in one word: see `proxy.core.policy.choice`."""
     changes: tuple[str, ...] = ()

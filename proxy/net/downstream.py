@@ -31,6 +31,11 @@ Headers = Sequence[tuple[str, str]]
 
 _LAST_CHUNK = b"0\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_GRACE = 2.0
+"""Seconds a connection without a request is kept by a server that stops: a client may have sent
+one before it could know. It is served, and told that the connection ends with it."""
+_LOOK = 0.05
+"""Seconds between two looks at the connections of a server that stops."""
 
 
 class EventStream(EventSourceResponse):
@@ -100,23 +105,30 @@ class DataServer(web.Server):
         return ClientConnection(self, loop=self._loop, **self._limits, **self._kwargs)
 
     def pre_shutdown(self) -> None:
-        """No further request; what is served goes on.
-
-        A connection told to close drops what it reads, so one that still receives a body is not.
-        """
+        """Every answer that begins from now on is the last on its connection."""
         self._stopping = True
-        for connection in self.connections:
-            if not (isinstance(connection, ClientConnection) and connection.is_receiving):
-                connection.close()
+
+    async def emptied(self) -> None:
+        """Until no connection is left: one that serves nothing any more is closed, after a grace.
+
+        aiohttp's own `close` drops what a connection reads from then on.
+        """
+        began = self._loop.time()
+        while self._connections:
+            since = self._loop.time() - _GRACE
+            for connection in self.connections if since >= began else ():
+                if isinstance(connection, ClientConnection):
+                    connection.close_if_idle(since)
+            await asyncio.sleep(_LOOK)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        client = Client(request)
+        client = Client(request, stopping=lambda: self._stopping)
         try:
             await self._serve(client)
         finally:
             client.release()
         assert client.response is not None
-        if self._stopping:
+        if self._stopping and not client.response.prepared:
             client.response.force_close()
         return client.response
 
@@ -129,6 +141,7 @@ class Client:
         "_connection",
         "_head",
         "_request",
+        "_stopping",
         "_taken_before",
         "bytes_in",
         "bytes_out",
@@ -138,8 +151,10 @@ class Client:
         "response",
     )
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, *, stopping: Callable[[], bool]) -> None:
+        """`stopping`: whether the answer has to be the last on its connection."""
         self._request = request
+        self._stopping = stopping
         self._connection: Any = request.protocol
         self._chunked = request.version >= HttpVersion11
         self.response: web.StreamResponse | None = None
@@ -249,6 +264,8 @@ class Client:
     def open(self, headers: Headers) -> None:
         """Commit: status 200 and the head of an event stream, written with the first events."""
         response = EventStream(self._request)
+        if self._stopping():
+            response.force_close()
         self.response = response
         self._head = response.head(headers)
         self._watch_flow()
@@ -262,6 +279,8 @@ class Client:
                 response.headers[name] = value
             else:
                 response.headers.add(name, value)
+        if self._stopping():
+            response.force_close()
         self.response = response
         try:
             await response.prepare(self._request)

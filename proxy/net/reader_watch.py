@@ -26,6 +26,16 @@ def unread(transport: asyncio.Transport) -> int:
     return here + int.from_bytes(queued, sys.byteorder)
 
 
+def arrived(transport: asyncio.Transport) -> int:
+    """Bytes that came and were not read yet: who closes over them resets the connection (tcp(7):
+    SIOCINQ, RFC 9293 §3.10.4)."""
+    descriptor: int = transport.get_extra_info("socket").fileno()
+    if descriptor < 0:
+        return 0
+    waiting = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4)
+    return int.from_bytes(waiting, sys.byteorder)
+
+
 class ReaderWatch:
     """While started, breaks `transport` when for `stall` seconds the client read nothing of it."""
 

@@ -36,7 +36,9 @@ JSON fields. All are always there; `null` is "not reached" or "not known". `_s` 
     finish_reason upstream_code   the upstream's own words
     request_bytes response_bytes  of the bodies
     heartbeats          comments written while the stream was silent
-    key                 fingerprint of the caller's key, different in each process
+    key                 fingerprint of the caller's key, different in each process; of a virtual
+                        key its name and id: team-a/k3v9x0q1w2e3
+    refused             why the caller was not let in: missing, wrong, expired, revoked, scope
     attempt_count       requests to endpoints
     attempts            for each: endpoint, model, role (first, retry, failover, hedge), won (its
                         answer is the client's), outcome, status, upstream_code, protocol, reused,
@@ -180,6 +182,7 @@ def fields(record: Record, now: float, sample: float = 1.0) -> dict[str, Any]:
         "response_bytes": record.response_bytes,
         "heartbeats": record.heartbeats,
         "key": record.key_fingerprint,
+        "refused": record.refused,
         "attempt_count": len(record.attempts),
         "attempts": [_attempt(attempt) for attempt in record.attempts],
     }

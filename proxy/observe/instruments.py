@@ -150,6 +150,13 @@ class Counts:
             "Exchanges that have begun and not ended.",
             registry=registry,
         )
+        self.unauthorized = Counters(
+            registry,
+            "glm_proxy_unauthorized_total",
+            "Requests whose caller was refused, by reason: no key (missing), one that is none of"
+            " ours (wrong), is over (expired, revoked), or is not for what was asked (scope).",
+            ("reason",),
+        )
         self.heartbeats = Counter(
             "glm_proxy_heartbeats_total",
             "Heartbeat comments written to clients.",

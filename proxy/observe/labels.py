@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
+from proxy.core.policy.access import Reason
 from proxy.core.policy.retry import CODES
 from proxy.core.record import Record, Usage
 from proxy.errors import ConnectFailed, ProxyError
@@ -31,9 +32,11 @@ ROLES = frozenset({"first", "retry", "failover", "hedge"})
 REASONS = frozenset(
     {
         *("rule", "default", "only", "order", "preferred", "fastest"),
-        *("nearest", "sticky", "explore"),
+        *("nearest", "sticky", "explore", "switch"),
     }
 )
+REFUSALS = frozenset(Reason)
+"""Why a caller is refused."""
 HEDGES = frozenset({"started", "denied_budget", "denied_admission", "denied_errors", "denied_slow"})
 """What was decided about a second attempt beside the first; how it ended says its record."""
 RETRIES = frozenset(

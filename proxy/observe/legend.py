@@ -109,6 +109,12 @@ def _how() -> tuple[Label, ...]:
 
 def _decided() -> tuple[Label, ...]:
     return (
+        Label(
+            "reason",
+            "Why the caller was refused; scope: its key is good, but not for this.",
+            _sorted(labels.REFUSALS),
+            ("glm_proxy_unauthorized_total",),
+        ),
         Label("role", "Why the attempt was made.", _sorted(labels.ROLES)),
         Label("reason", "Why the candidate was the first.", _sorted(labels.REASONS)),
         Label("change", "The field that was changed; -field: taken away.", _sorted(labels.CHANGES)),

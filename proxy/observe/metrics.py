@@ -144,6 +144,8 @@ class Metrics:
         counts.exchanges.add((*of, outcome, labels.status_class(record.status)))
         counts.request_bytes.add((of.kind, of.route), record.request_bytes)
         counts.response_bytes.add((of.kind, of.route), record.response_bytes)
+        if record.refused is not None:
+            counts.unauthorized.add((known(record.refused, labels.REFUSALS),))
         if record.heartbeats > 0:
             counts.heartbeats.inc(record.heartbeats)
         if outcome == "client_gone":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from proxy.core.policy.access import VirtualKey
 from proxy.core.policy.limits import Taken, Want
@@ -21,6 +21,11 @@ class Registry(NamedTuple):
     """By id; revoked and expired ones too."""
     switches: Mapping[str, Switch]
     """By the model that is asked for."""
+    known: bool = True
+    """False: the home has not been reached yet, so nobody can tell what there is."""
+
+
+NOTHING_KNOWN: Final = Registry({}, {}, known=False)
 
 
 class Entry(NamedTuple):
@@ -35,6 +40,32 @@ class Entry(NamedTuple):
     subject: str
 
 
+class Observer(Protocol):
+    """Is told how a home fares. Called in the event loop's thread; must not block."""
+
+    def reached(self, up: bool) -> None:
+        """Whether the home is in use, or this process goes on alone."""
+
+    def failed(self, operation: str) -> None:
+        """take, settle, renew, read or write failed."""
+
+    def took(self, seconds: float) -> None:
+        """The home has answered a `take`."""
+
+
+class Unobserved:
+    """Of a home that nobody looks at."""
+
+    def reached(self, up: bool) -> None:
+        return None
+
+    def failed(self, operation: str) -> None:
+        return None
+
+    def took(self, seconds: float) -> None:
+        return None
+
+
 class Home(Protocol):
     """From `open` to `close`; in one event loop."""
 
@@ -42,10 +73,15 @@ class Home(Protocol):
     def kind(self) -> str:
         """memory, sqlite or redis."""
 
-    async def open(self) -> Registry:
-        """Raises StateError where it cannot be used at all."""
+    def tell(self, observer: Observer) -> None:
+        """Who is told from now on; before `open`."""
 
-    async def close(self) -> None: ...
+    async def open(self) -> Registry:
+        """What there is; not `known` where the home is away and may return. Raises StateError
+        where it cannot be used at all."""
+
+    async def close(self) -> None:
+        """Safe also without `open`, and twice."""
 
     def watch(self, changed: Callable[[Registry], None]) -> None:
         """`changed` is called soon after anybody, here or elsewhere, changed the registry."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from itertools import islice
+from math import inf
 from typing import Final
 
 from proxy.core.policy.access import VirtualKey
-from proxy.core.policy.limits import Taken, Want
+from proxy.core.policy.limits import Meter, Taken, Want
 from proxy.core.policy.switches import Switch
-from proxy.state.home import Entry, Registry
+from proxy.state.home import Entry, Observer, Registry
 
 _AUDITED: Final = 1000
 
@@ -20,11 +22,21 @@ class MemoryHome:
 
     kind = "memory"
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._meter = Meter(lease=inf)  # who holds places and who counts them end together
         self._keys: dict[str, VirtualKey] = {}
         self._switches: dict[str, Switch] = {}
         self._audit: deque[Entry] = deque(maxlen=_AUDITED)
         self._watchers: list[Callable[[Registry], None]] = []
+
+    def tell(self, observer: Observer) -> None:
+        observer.reached(True)
 
     async def open(self) -> Registry:
         return self._registry()
@@ -57,10 +69,14 @@ class MemoryHome:
         return list(islice(self._audit, most))
 
     async def take(self, wants: Sequence[Want], lease: str) -> Taken:
-        return Taken()
+        return self._meter.take(wants, lease, self._clock(), self._wall())
 
     def settle(self, wants: Sequence[Want], lease: str, tokens: int) -> None:
-        return None
+        self._meter.settle(wants, lease, tokens, self._clock(), self._wall())
+
+    def running(self, subject: str) -> int:
+        """Places that are held for it."""
+        return self._meter.running(subject)
 
     def _changed(self, entry: Entry) -> None:
         self._audit.appendleft(entry)

@@ -39,7 +39,7 @@ def plan(
     target: Target = CHAT,
     headers: Mapping[str, str] | None = None,
 ) -> Route:
-    return Router(config(*routes)).plan(request, target, headers or {})
+    return Router(config(*routes)).plan(request, target, headers or {}, 0.0)
 
 
 def tried(route: Route) -> list[tuple[str, str]]:
@@ -48,7 +48,7 @@ def tried(route: Route) -> list[tuple[str, str]]:
 
 def test_without_routes_a_request_goes_as_asked_to_the_endpoints_in_order() -> None:
     settings = config()
-    route = Router(settings).plan(chat("any/model"), CHAT, {})
+    route = Router(settings).plan(chat("any/model"), CHAT, {}, 0.0)
     assert (route.name, route.reason) == ("default", "default")
     assert tried(route) == [("any/model", "cn"), ("any/model", "global")]
     assert (route.params.fill, route.params.force) == ({}, {})
@@ -99,7 +99,7 @@ def test_candidates_of_one_line_are_equally_good(
 
 
 def test_without_routes_the_first_endpoint_is_preferred() -> None:
-    route = Router(config()).plan(chat(), CHAT, {})
+    route = Router(config()).plan(chat(), CHAT, {}, 0.0)
     assert [one.tier for one in route.candidates] == [0, 1]
 
 
@@ -108,16 +108,16 @@ def test_a_candidate_names_its_key_group() -> None:
     groups = [{"keys": "b"}, {"keys": "a"}, {}]
     rule = {"name": "r", "candidates": [{"endpoint": "cn"} | group for group in groups]}
     settings = config(rule, endpoints=[cn])
-    route = Router(settings).plan(chat(), CHAT, {})
+    route = Router(settings).plan(chat(), CHAT, {}, 0.0)
     assert [(one.keys, one.tier) for one in route.candidates] == [("b", 0), ("a", 1), (None, 2)]
 
 
 def test_many_names_of_models_are_not_kept_for_ever() -> None:
     router = Router(config())
     for number in range(1000):
-        assert tried(router.plan(chat(f"m{number}"), CHAT, {}))[0] == (f"m{number}", "cn")
+        assert tried(router.plan(chat(f"m{number}"), CHAT, {}, 0.0))[0] == (f"m{number}", "cn")
     assert len(router._default._by_model) <= 256
-    assert tried(router.plan(chat("m1"), CHAT, {})) == [("m1", "cn"), ("m1", "global")]
+    assert tried(router.plan(chat("m1"), CHAT, {}, 0.0)) == [("m1", "cn"), ("m1", "global")]
 
 
 SIZE = chat(stream=True).size
@@ -199,7 +199,7 @@ def test_a_route_brings_its_own_settings() -> None:
     rule = {"name": "r", "timeouts": {"first_token": "5s"}, "stream": {"heartbeat": 0}}
     rule["params"] = params
     settings = config(rule, timeouts={"idle": "7s"})
-    route = Router(settings).plan(chat(), CHAT, {})
+    route = Router(settings).plan(chat(), CHAT, {}, 0.0)
     assert (route.timeouts.first_token, route.timeouts.idle) == (5, 7)
     assert route.stream.heartbeat == 0
     assert route.params.fill == {"temperature": 0.5}
@@ -224,13 +224,13 @@ def test_a_route_brings_its_own_patience_and_takes_the_rest_from_the_top_level()
 
 def planned(settings: Config, index: int) -> Route:
     only = settings.model_copy(update={"routes": (settings.routes[index],)})
-    return Router(only).plan(chat(), CHAT, {})
+    return Router(only).plan(chat(), CHAT, {}, 0.0)
 
 
 def test_hedging_that_is_off_is_none() -> None:
     assert plan([{"name": "r"}], chat()).hedge is None
     settings = config({"name": "r", "hedge": "off"}, hedge={})
-    assert Router(settings).plan(chat(), CHAT, {}).hedge is None
+    assert Router(settings).plan(chat(), CHAT, {}, 0.0).hedge is None
 
 
 # --- GET /v1/models ----------------------------------------------------------------------------

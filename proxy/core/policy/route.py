@@ -2,6 +2,9 @@
 
 The rules are compiled once; a decision afterwards costs microseconds. Without a matching rule a
 request goes as it was asked, to the endpoints in order.
+
+Where the operator switched the model that is asked for, its rule still decides all but one thing:
+every candidate is asked for the other model.
 """
 
 from __future__ import annotations
@@ -28,11 +31,15 @@ from proxy.config import (
     Timeouts,
 )
 from proxy.core.policy.capability import Capabilities, is_pattern
+from proxy.core.policy.switches import Switches
 from proxy.core.wire.request import ChatRequest
-from proxy.core.wire.target import Target
+from proxy.core.wire.target import Target, resolve
 
 DEFAULT: Final = "default"
 """The name of the route for what no rule matches."""
+SWITCHED: Final = "switch"
+"""The reason of a route whose model the operator switched."""
+_CHAT: Final = resolve("POST", "/v1/chat/completions")
 _KEPT: Final = 256
 """Decisions kept for models that callers asked for; they may ask for any name."""
 
@@ -55,7 +62,7 @@ class Route:
 
     name: str
     reason: str
-    """Why, in one word for the log: `rule`, or `default` when no rule matched."""
+    """Why, in one word for the log: `rule`, `default` when no rule matched, or `switch`."""
     candidates: tuple[Candidate, ...]
     """In the order of the settings, each once, never empty."""
     params: Params
@@ -78,32 +85,58 @@ class Route:
 class Router:
     """The routes of the settings, compiled."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, switches: Switches | None = None) -> None:
+        """`switches` may change while the router lives."""
+        self.switches = Switches() if switches is None else switches
         self._rules = tuple(_Rule(rule, config, "rule") for rule in config.routes)
         self._default = _Rule(RouteRule(name=DEFAULT), config, DEFAULT)
 
     def plan(
-        self, request: ChatRequest | None, target: Target, headers: Mapping[str, str]
+        self,
+        request: ChatRequest | None,
+        target: Target,
+        headers: Mapping[str, str],
+        now: float,
+        key: str | None = None,
     ) -> Route:
         """The route of a request; `request` is None where its body is not read (passthrough).
 
-        Rules that ask for a model, a stream or a prompt's size do not match then. `headers` have
-        names in lower case.
+        Rules that ask for a model, a stream or a prompt's size do not match then, and no model is
+        switched. `headers` have names in lower case; `now` is Unix seconds: switches expire. `key` is the name of the
+        caller's virtual key; without one, rules that ask for a key do not match.
         """
-        for rule in self._rules:
-            if rule.matches(request, target, headers):
-                return rule.route(request)
-        return self._default.route(request)
+        rule = self._rule(request, target, headers, key)
+        if request is None:
+            return rule.passed
+        to = self.switches.target(request.model, now)
+        return rule.of_model(request.model, to)
+
+    def usual(self, model: str, now: float, key: str | None = None) -> Route:
+        """The route of a plain chat request for `model`: a short stream, without headers."""
+        return self.plan(ChatRequest(b"", {}, "openai", model, stream=True), _CHAT, {}, now, key)
 
     def named(self, name: str, model: str) -> Route:
-        """What the rule of that name, or `default`, decides for `model`, its conditions aside.
+        """What the rule of that name, or `default`, decides for `model`, its conditions and
+        switches aside.
 
         Raises KeyError where there is none.
         """
         for rule in (*self._rules, self._default):
             if rule.name == name:
-                return rule.of_model(model)
+                return rule.of_model(model, None)
         raise KeyError(name)
+
+    def _rule(
+        self,
+        request: ChatRequest | None,
+        target: Target,
+        headers: Mapping[str, str],
+        key: str | None,
+    ) -> _Rule:
+        for rule in self._rules:
+            if rule.matches(request, target, headers, key):
+                return rule
+        return self._default
 
 
 class _Rule:
@@ -115,16 +148,24 @@ class _Rule:
         self._model = _any_of(rule.match.model)
         self._path = _any_of(rule.match.path)
         self._headers = [(name, _any_of((one,))) for name, one in rule.match.header.items()]
+        self._key = _any_of(rule.match.key) if rule.match.key else None
         self._of_chat = _is_of_chat(rule.match)
         self._choices = tuple(_choices(rule, config.endpoints))
         self._follows_caller = any(choice.model is None for choice in self._choices)
         self._route = _route(rule, config, reason, self._candidates(""))
-        self._by_model: dict[str, Route] = {}
-        self._passed = replace(self._route, candidates=self._nameless())
+        self._by_model: dict[tuple[str, str | None], Route] = {}
+        self.passed = replace(self._route, candidates=self._nameless())
+        """The decision for what is passed through."""
 
     def matches(
-        self, request: ChatRequest | None, target: Target, headers: Mapping[str, str]
+        self,
+        request: ChatRequest | None,
+        target: Target,
+        headers: Mapping[str, str],
+        key: str | None,
     ) -> bool:
+        if self._key is not None and (key is None or not self._key.match(key)):
+            return False
         if self._of_chat and (request is None or not self._matches_chat(request)):
             return False
         if not self._path.match(target.path):
@@ -143,20 +184,26 @@ class _Rule:
             return False
         return self._model.match(request.model) is not None
 
-    def route(self, request: ChatRequest | None) -> Route:
-        """The decision; only models that are as asked make it differ between requests."""
-        return self._passed if request is None else self.of_model(request.model)
+    def of_model(self, model: str, to: str | None) -> Route:
+        """The decision for `model`, switched to another one or, with None, as it stands.
 
-    def of_model(self, model: str) -> Route:
-        if not self._follows_caller:
+        Only models that are as asked, or switched, make it differ between requests.
+        """
+        if to is None and not self._follows_caller:
             return self._route
-        route = self._by_model.get(model)
+        route = self._by_model.get((model, to))
         if route is None:
             if len(self._by_model) >= _KEPT:
                 self._by_model.clear()
-            route = replace(self._route, candidates=self._candidates(model))
-            self._by_model[model] = route
+            route = self._by_model[model, to] = self._decided(model, to)
         return route
+
+    def _decided(self, model: str, to: str | None) -> Route:
+        candidates = self._candidates(model)
+        if to is None:
+            return replace(self._route, candidates=candidates)
+        switched = _each_once(one._replace(model=to) for one in candidates)
+        return replace(self._route, candidates=switched, reason=SWITCHED)
 
     def _candidates(self, asked: str) -> tuple[Candidate, ...]:
         return _each_once(

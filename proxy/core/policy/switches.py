@@ -1,8 +1,18 @@
-"""Model names that the operator switched at run time, over what the settings say."""
+"""Model names that the operator switched at run time, over what the settings say.
+
+Nothing is chained: what a name is switched to is asked for as it stands, whether or not that name
+is switched itself.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+NAME: Final = r"^[!-~]{1,128}\Z"
+"""Names that can be switched: printable ASCII without blanks."""
+_NAME: Final = re.compile(NAME)
 
 
 class Switch(NamedTuple):
@@ -15,3 +25,42 @@ class Switch(NamedTuple):
     since: float
     by: str
     """Who switched it: `cli:USER` or `admin`."""
+
+    def holds(self, now: float) -> bool:
+        """Whether it has not expired at `now`, Unix seconds."""
+        return self.until is None or now < self.until
+
+    def told(self) -> dict[str, object]:
+        """In JSON's own types; times are Unix seconds."""
+        return self._asdict()
+
+
+class Switches:
+    """Those that are set, for every router of a process. Expired ones have no effect."""
+
+    def __init__(self, switches: Mapping[str, Switch] | None = None) -> None:
+        """`switches` by the model that is asked for."""
+        self._by_model: Mapping[str, Switch] = switches or {}
+
+    def replace(self, switches: Mapping[str, Switch]) -> None:
+        """From now on these, by the model that is asked for."""
+        self._by_model = switches
+
+    def target(self, model: str, now: float) -> str | None:
+        """What `model` is switched to at `now`, Unix seconds; None: it is not."""
+        switch = self._by_model.get(model)
+        return switch.to if switch is not None and switch.holds(now) else None
+
+    def active(self, now: float) -> list[Switch]:
+        """Those in effect at `now`, in the order of their names."""
+        return in_effect(self._by_model.values(), now)
+
+
+def in_effect(switches: Iterable[Switch], now: float) -> list[Switch]:
+    """Those that have not expired at `now`, Unix seconds, in the order of their names."""
+    return sorted(switch for switch in switches if switch.holds(now))
+
+
+def is_name(text: str) -> bool:
+    """Whether a model of that name can be switched, or switched to."""
+    return _NAME.match(text) is not None

@@ -38,6 +38,8 @@ USER_AGENT: Final = f"glm-proxy/{__version__}"
 
 JSON: Final = ("content-type", "application/json")
 ALLOW: Final = "allow"
+CHALLENGE: Final = ("www-authenticate", 'Bearer realm="glm-proxy"')
+"""With every 401 (RFC 9110 §11.6.1, RFC 6750 §3)."""
 
 # --- towards the upstream ----------------------------------------------------------------------
 

@@ -1,0 +1,90 @@
+"""How many clients may be in, and how many bytes of their requests may be held, at once."""
+
+from __future__ import annotations
+
+import resource
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+_FILES: Final = 1 << 16
+"""Open files that are enough for one process; more only cost where somebody counts through them."""
+
+
+def raise_file_limit() -> None:
+    """As many files as we are allowed: many systems begin with 1024 for the sake of select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
+
+
+def connections_for_files() -> int:
+    """How many clients there are files for.
+
+    A fifth stays free, and each client may need a second one for a connection upstream.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = _FILES if soft == resource.RLIM_INFINITY else soft
+    return max(1, files * 4 // 5 // 2)
+
+
+class Door:
+    """Counts the connections; further ones stay out."""
+
+    def __init__(
+        self,
+        most: int,
+        most_per_address: int = 0,
+        *,
+        refused: Callable[[str], None] | None = None,
+    ) -> None:
+        """0 per address: no limit. `refused` is told the setting that kept a connection out."""
+        self._most = most
+        self._most_per_address = most_per_address
+        self._refused = refused
+        self._addresses: Counter[str] = Counter()
+        self.inside = 0
+
+    def enter(self, address: str) -> bool:
+        """Whether one more may come in from `address`; it has to `leave` then."""
+        if self.inside >= self._most:
+            return self._refuse("max_connections")
+        if self._most_per_address:
+            if self._addresses[address] >= self._most_per_address:
+                return self._refuse("max_connections_per_address")
+            self._addresses[address] += 1
+        self.inside += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """Its connection is closed."""
+        self.inside -= 1
+        if self._most_per_address:
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
+
+    def _refuse(self, setting: str) -> bool:
+        if self._refused is not None:
+            self._refused(setting)
+        return False
+
+
+class Store:
+    """Bytes of request bodies that are held for all clients together."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.held = 0
+
+    def take(self, size: int) -> bool:
+        """Whether there is room for `size` more; they have to be given back then."""
+        if self.held + size > self._most:
+            return False
+        self.held += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """They are not held any more."""
+        self.held -= size
