@@ -20,15 +20,19 @@ from urllib.parse import urlsplit
 import yaml
 from aiohttp import web
 
-from proxy.admin import exchanges, live, status
+from proxy.admin import audit, exchanges, live, status
 from proxy.admin.app import Readiness, make_admin
 from proxy.admin.guard import TokenCheck
+from proxy.admin.keys import Keys
+from proxy.admin.models import Models
 from proxy.admin.playground import Playground, Way, Ways
 from proxy.allowance import Allowances
 from proxy.config import Config, Endpoint, bundled
+from proxy.config.origin import is_loopback
 from proxy.core.policy import capability
 from proxy.core.policy.capability import Capabilities
 from proxy.core.policy.route import Router, models_body, served_models
+from proxy.core.policy.switches import Switches
 from proxy.core.wire.anthropic import ANTHROPIC
 from proxy.core.wire.glm import GLM
 from proxy.errors import Draining
@@ -37,9 +41,10 @@ from proxy.gate import Gate
 from proxy.house import House
 from proxy.knowledge import Knowledge
 from proxy.net.admission import Admission
+from proxy.net.door import door_of, limits_of
 from proxy.net.downstream import Client, DataServer
 from proxy.net.http1_probe import Http1Probe
-from proxy.net.listen import BACKLOG, listening_socket
+from proxy.net.listen import BACKLOG, Listeners
 from proxy.net.pool import Origin, Pool, client_context
 from proxy.net.upstream import Upstream
 from proxy.observe.app_log import LOGGER
@@ -78,8 +83,11 @@ class App:
         self._server: DataServer | None = None
         self._listener: asyncio.Server | None = None
         self._admin: web.AppRunner | None = None
+        self._site: web.SockSite | None = None
+        self._hurried = asyncio.Event()
         created = int(time.time())
         self._admission = Admission()
+        self._switches = Switches()
         self.home: Home = MemoryHome() if home is None else home
         self._knowledge = Knowledge(
             config,
@@ -88,7 +96,7 @@ class App:
         )
         self._house = House(
             config=config,
-            router=Router(config),
+            router=Router(config, self._switches),
             capabilities=capabilities,
             dialects={dialect.name: dialect for dialect in (GLM, ANTHROPIC)},
             upstreams=self._upstreams,
@@ -97,7 +105,7 @@ class App:
             knowledge=self._knowledge,
             admission=self._admission,
             gate=Gate(config, fingerprint=_fingerprint, wall=time.time, broke=_gate_broke),
-            allowances=Allowances(config.limits, self.home),
+            allowances=Allowances(config.limits, self.home, random.random),
             clock=time.monotonic,
             wall=time.time,
             roll=random.random,
@@ -119,8 +127,8 @@ class App:
         self.data_address: tuple[str, int] = ("", 0)
         self.admin_address: tuple[str, int] = ("", 0)
 
-    async def start(self) -> None:
-        """Listen, and begin to warm the pools.
+    async def start(self, listeners: Listeners | None = None) -> None:
+        """Listen, on sockets that are given or opened as the settings say, and warm the pools.
 
         Raises StateError, CannotListen and CannotShare, having closed what was open.
         """
@@ -129,8 +137,9 @@ class App:
             opened.push_async_callback(self.home.close)
             self.home.watch(self._know)
             self._know(await self.home.open())
-            data = opened.enter_context(listening_socket("server", server.host, server.port))
-            operator = opened.enter_context(listening_socket("admin", admin.host, admin.port))
+            if listeners is None:
+                listeners = Listeners.open((server.host, server.port), (admin.host, admin.port))
+            opened.callback(listeners.close)
             await self._telling.start()
             opened.pop_all()
         loop = asyncio.get_running_loop()
@@ -139,18 +148,27 @@ class App:
             head_timeout=server.header_timeout,
             keepalive_timeout=server.keepalive_timeout,
             client_stall=self._config.stream.client_stall,
+            limits=limits_of(server),
+            door=door_of(server, self._telling.refused),
         )
-        self._listener = await loop.create_server(self._server, sock=data, backlog=BACKLOG)
-        self.data_address = data.getsockname()[:2]
-        self.admin_address = operator.getsockname()[:2]
-        await self._start_admin(operator)
+        self._listener = await loop.create_server(
+            self._server, sock=listeners.data, backlog=BACKLOG
+        )
+        self.data_address = listeners.data.getsockname()[:2]
+        self.admin_address = listeners.admin.getsockname()[:2]
+        await self._start_admin(listeners.admin)
         for upstream in self._upstreams.values():
             await upstream.pool.start()
         self._ready = True
 
-    async def stop(self, timeout: float) -> None:
-        """Take nothing new, let what runs finish for `timeout` seconds, tell and end the rest."""
-        self._ready = False
+    async def stop(self, timeout: float, *, replaced: bool = False) -> None:
+        """Take nothing new, let what runs finish for `timeout` seconds, tell and end the rest.
+
+        `replaced`: other processes have the listeners and are ready, so nobody is told otherwise.
+        """
+        if replaced and self._site is not None:
+            await self._site.stop()
+        self._ready = replaced
         if self._listener is not None:
             self._listener.close()
         if self._server is not None:
@@ -167,9 +185,22 @@ class App:
     def _know(self, registry: Registry) -> None:
         """What the operator changes while we run, here or elsewhere."""
         self._house.gate.know(registry.keys if registry.known else None)
+        if registry.known:  # else those that were known go on
+            self._switches.replace(registry.switches)
+
+    def hurry(self) -> None:
+        """Whatever `stop` still lets finish has had its time."""
+        self._hurried.set()
 
     async def _drain(self, timeout: float) -> None:
-        await self._all_over(timeout)
+        assert self._server is not None
+        over = [asyncio.ensure_future(self._server.emptied())]
+        over.append(asyncio.ensure_future(self._hurried.wait()))
+        try:
+            await asyncio.wait(over, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiting in over:
+                waiting.cancel()
         for exchange in tuple(self._running):
             exchange.interrupt(Draining("the proxy is stopping; send the request again"))
         await self._all_over(_LAST_WORDS)
@@ -194,7 +225,14 @@ class App:
 
     async def _start_admin(self, operator: socket.socket) -> None:
         admin, telling = self._config.admin, self._telling
-        playground = Playground(self._ways(), TokenCheck(admin.token))
+        playground = Playground(self._ways())
+        keys = Keys(self.home, lambda: self._house.gate.keys, wall=time.time)
+        models = Models(
+            self.home,
+            self._status.models,
+            capabilities=lambda: self._house.capabilities,
+            wall=time.time,
+        )
         watching = live.Live(telling.exchanges, self._status.moving)
         app = make_admin(
             None if telling.metrics is None else telling.metrics.scrape,
@@ -205,7 +243,12 @@ class App:
                 *exchanges.routes(telling.exchanges),
                 *status.routes(self._status.whole),
                 *live.routes(watching),
+                *keys.routes(),
+                *models.routes(),
+                *audit.routes(self.home),
             ],
+            token=TokenCheck(admin.token),
+            anybody_reads=is_loopback(admin.host),
         )
         app.on_shutdown.append(watching.close)
         # A page that is left ends what was asked for it.
@@ -217,7 +260,8 @@ class App:
             shutdown_timeout=_LAST_SCRAPES,
         )
         await self._admin.setup()
-        await web.SockSite(self._admin, operator).start()
+        self._site = web.SockSite(self._admin, operator, backlog=BACKLOG)
+        await self._site.start()
 
     def _ways(self) -> Ways:
         """Where the page's prompts are sent: this proxy, and each endpoint past it.

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from proxy import reply
 from proxy.asked import Asked
@@ -26,6 +27,7 @@ from proxy.core.flow.fold import Fold
 from proxy.core.flow.timeline import Timeline
 from proxy.core.policy.access import Caller
 from proxy.core.policy.deadlines import overridden
+from proxy.core.policy.rate_headers import rate_headers
 from proxy.core.policy.route import Route
 from proxy.core.wire import headers as policy
 from proxy.core.wire.request import ChatRequest, parse
@@ -35,6 +37,7 @@ from proxy.facts import Facts, Running
 from proxy.flight import Seat, board
 from proxy.house import LARGEST_ANSWER, House
 from proxy.lane import Lane
+from proxy.net.aside import aside
 from proxy.net.attempt import Attempt
 from proxy.net.downstream import Client, Headers
 from proxy.net.early import EarlyCommit
@@ -77,6 +80,7 @@ class Exchange:
     async def _live(self) -> None:
         client, house, facts = self._client, self._house, self._facts
         facts.dialect = house.dialects[dialect_of(client.raw_path)]
+        client.check_head()
         target = facts.target = resolve(client.method, client.raw_path)
         facts.dialect = house.dialects[target.dialect]
         key = policy.caller_key(self._headers)  # two that differ are refused here
@@ -118,7 +122,8 @@ class Exchange:
         server = house.config.server
         policy.refuse_encoded(self._headers)
         body = await client.read_body(limit=server.body_limit, timeout=server.body_timeout)
-        request = parse(body, dialect=target.dialect)
+        read = partial(parse, body, dialect=target.dialect, depth=server.json_depth)
+        request = await aside(len(body), read)
         facts.model, facts.stream = request.model, request.stream
         facts.timeline.parsed = house.clock()
         facts.stage = "routing"
@@ -138,8 +143,11 @@ class Exchange:
         assert facts.caller is not None
         model = None if request is None else request.model
         house.gate.permit(facts.caller, target, route.name, model)
-        size = 0 if request is None else request.size
-        facts.share = await house.allowances.take(facts.caller, facts.id, size)
+        wants = house.allowances.wants(facts.caller, 0 if request is None else request.size)
+        if wants:
+            share = facts.share = await house.allowances.take(wants)
+            facts.rate = rate_headers(share.taken, facts.dialect.name, house.wall())
+            house.allowances.insist(share)
 
     async def _first_answer(self, request: ChatRequest, target: Target, route: Route) -> Lane:
         """What has something to say first. With `commit: early`, heartbeats until then."""
@@ -199,7 +207,7 @@ class Exchange:
         # ======== commit point ==================================================================
         if client.response is None:
             passed = policy.to_client(attempt.head.headers, stream=True)
-            client.open([*passed, *self._commit()])
+            client.open([*reply.passed(facts, passed), *self._commit()])
         facts.stage = "streaming"
         source = attempt if self._seat is None else self._seat.reader
         client.on_flow = source.flow
@@ -305,7 +313,8 @@ class Exchange:
         facts.status = answer.head.status
         facts.stage = "streaming"
         ours = reply.added(facts, stream=False)
-        return policy.to_client(answer.head.headers, stream=False) + ours
+        theirs = policy.to_client(answer.head.headers, stream=False)
+        return [*reply.passed(facts, theirs), *ours]
 
     def peek(self) -> Running:
         """How far it has come."""
@@ -335,7 +344,7 @@ class Exchange:
         if self._interrupted is not None and facts.outcome == ClientGone.code:
             facts.outcome = self._interrupted  # cancelled, but not by the client
         if facts.share is not None:
-            self._house.allowances.settle(facts.share, facts.usage, self._client.bytes_out)
+            self._house.allowances.settle(facts.share, facts.spent(self._client))
         facts.timeline.finished = self._house.clock()
         self._house.finish(facts.record(self._client))
 

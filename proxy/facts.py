@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from proxy.allowance import Share
 from proxy.core.flow.timeline import Timeline
 from proxy.core.policy.access import Caller
+from proxy.core.policy.limits import TOTAL
 from proxy.core.policy.route import SWITCHED, Candidate, Route
-from proxy.core.record import AttemptRecord, Record, SpanIds, Usage
+from proxy.core.policy.spent import estimated
+from proxy.core.record import AttemptRecord, Limited, Record, SpanIds, Usage
+from proxy.core.wire import headers as policy
 from proxy.core.wire.dialect import Dialect
 from proxy.core.wire.target import Kind, Target
 from proxy.core.wire.trace import Trace
@@ -63,7 +67,9 @@ class Facts:
     refused: str | None = None
     """Why the caller was not let in: see `proxy.core.policy.access.Reason`."""
     share: Share | None = None
-    """What the limits counted for it; None: nothing."""
+    """What it took of its caller's limits, or was refused; None: there are none."""
+    rate: Sequence[tuple[str, str]] = ()
+    """Response headers that tell what is left of them."""
     status: int | None = None
     stage: str = "reading"
     outcome: str = ClientGone.code
@@ -163,6 +169,7 @@ class Facts:
             response_bytes=client.bytes_out,
             key_fingerprint=None if self.caller is None else self.caller.fingerprint,
             refused=self.refused,
+            limited=self._limited(),
             heartbeats=self.heartbeats,
             reason=self.reason,
             changes=() if pursuit is None else pursuit.changes,
@@ -172,6 +179,23 @@ class Facts:
             span=None if self.trace is None else self.trace.ids,
             answer_span=self._answer_span(),
         )
+
+    def spent(self, client: Client) -> int:
+        """Tokens that the exchange took, of all its attempts. Of those that share an answer one
+        pays. Of what is passed through nothing is understood: there JSON that was sent counts."""
+        if self.share is None or not self.accounts:
+            return 0
+        if self.pursuit is not None:
+            return sum(lane.spent(self.share.expected) for lane in self.pursuit.lanes)
+        if self.passed is None or self.passed.head.status >= 400:
+            return 0
+        return estimated(client.bytes_in) if policy.sends_json(client.headers()) else 0
+
+    def _limited(self) -> Limited | None:
+        refused = None if self.share is None else self.share.taken.refused
+        if refused is None:
+            return None
+        return Limited(refused.what, "total" if refused.subject == TOTAL else "key")
 
     def _answer_span(self) -> SpanIds | None:
         """Of an attempt that another exchange made, whose answer this one had too."""

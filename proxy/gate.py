@@ -41,6 +41,11 @@ class Gate:
         """The keys there are from now on, by id. None, as before the first: they are not known."""
         self._keys = keys
 
+    @property
+    def keys(self) -> Mapping[str, VirtualKey] | None:
+        """The keys there are, by id; None: nobody can tell."""
+        return self._keys
+
     def identify(self, key: str | None, peer: str) -> Caller:
         """Who asks: by the key that was shown, and the address.
 

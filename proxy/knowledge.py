@@ -1,22 +1,23 @@
 """What this process knows of the candidates, and what it may still spend on them.
 
-The parts are pure values of `proxy.core.policy`; here is one of each, for as long as the process
-lives, and the questions that need several of them.
+The parts are pure values of `proxy.core.policy`; here is one of each, and the questions that need
+several of them. New settings get a `Knowledge` of their own, which takes over what is still true.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final, NamedTuple
 
-from proxy.config import Breaker, Config, Endpoint
+from proxy.config import Attempts, Breaker, Config, Endpoint, Hedge
 from proxy.core.policy.admission import Place
 from proxy.core.policy.budget import Budget
 from proxy.core.policy.choice import Choice, Option, choose, prefix_of
 from proxy.core.policy.health import Health, Shape, Vitals
 from proxy.core.policy.hedging import Lateness
-from proxy.core.policy.route import Candidate, Route
+from proxy.core.policy.route import DEFAULT, Candidate, Route
 from proxy.core.wire.answers import masked
 from proxy.core.wire.request import ChatRequest
 from proxy.errors import NoCandidate
@@ -50,7 +51,7 @@ class Seen(NamedTuple):
 
 
 class Knowledge:
-    """For one process; in one event loop's thread."""
+    """For one set of settings; in one event loop's thread."""
 
     def __init__(
         self,
@@ -58,9 +59,13 @@ class Knowledge:
         *,
         wait: Callable[[Place, float], float],
         round_trip: Callable[[str], float | None],
+        before: Knowledge | None = None,
     ) -> None:
-        """`wait`: seconds that admission would take at a place; `round_trip`: to an endpoint."""
+        """`wait`: seconds that admission would take at a place; `round_trip`: to an endpoint.
+        `before`: what is known under the settings that these replace."""
         settings = config.attempts
+        self._config = config
+        self._fresh = itertools.count() if before is None else before._fresh
         self._wait = wait
         self._round_trip = round_trip
         self._health = {"": _health(settings.breaker)}
@@ -71,24 +76,61 @@ class Knowledge:
             if rule.attempts is not None and rule.attempts.breaker != settings.breaker:
                 self._health[rule.name] = _health(rule.attempts.breaker)
         self._secrets = {
-            (endpoint.name, group): {
-                str(index): secret.reveal()
-                for index, secret in enumerate(endpoint.keys(None if group == OWN_KEYS else group))
-            }
+            (endpoint.name, group): self._named(endpoint, group, before)
             for endpoint in config.endpoints
             for group in (OWN_KEYS, *endpoint.key_groups)
         }
+        if before is not None:
+            self._take_over(before)
+
+    # --- new settings ------------------------------------------------------------------------
+
+    def replaced(self, before: Knowledge) -> frozenset[str]:
+        """Endpoints of `before` that are not here, or are another place under the same name."""
+        here = {one.name: one.base_url for one in self._config.endpoints}
+        there = before._config.endpoints
+        return frozenset(one.name for one in there if here.get(one.name) != one.base_url)
+
+    def _take_over(self, before: Knowledge) -> None:
+        replaced = self.replaced(before)
+
+        def remains(endpoint: str, keys: str | None) -> bool:
+            return endpoint not in replaced and (endpoint, keys or OWN_KEYS) in self._secrets
+
+        for name, health in self._health.items():
+            health.adopt(before._health.get(name) or before._health[""], remains)
+        shares = {one.retry_budget for one in _attempts(self._config)}
+        self._retries = {k: v for k, v in before._retries.items() if k[0] in shares}
+        hedges, old = _hedge_shares(self._config), _hedge_shares(before._config)
+        same = {name for name, share in hedges.items() if old.get(name) == share}
+        self._hedges = {k: v for k, v in before._hedges.items() if k in same}
+        self._lateness = {k: v for k, v in before._lateness.items() if k in hedges}
 
     # --- keys --------------------------------------------------------------------------------
+
+    def _named(self, endpoint: Endpoint, group: str, before: Knowledge | None) -> dict[str, str]:
+        """The keys of a group. One has the same name as long as it is there, and no other key ever
+        gets it: names stand for limits, and for keys that are left alone for a while."""
+        known: dict[str, str] = {}
+        if before is not None and endpoint.name not in self.replaced(before):
+            known = before._secrets.get((endpoint.name, group), {})
+        names = {secret: name for name, secret in known.items()}
+        secrets = (one.reveal() for one in endpoint.keys(group or None))
+        return {names.get(secret) or str(next(self._fresh)): secret for secret in secrets}
 
     def keys(self, candidate: Candidate) -> tuple[str, ...]:
         """Names of the candidate's own keys; empty where the caller's is forwarded."""
         return tuple(self._secrets[candidate.endpoint.name, candidate.keys or OWN_KEYS])
 
     def secret(self, candidate: Candidate, key: str | None) -> str | None:
-        """The key to send of that name; None: the caller's own."""
+        """The key to send of that name, and without one the first; None: the caller's own.
+
+        A name that is not known was given while other settings have come into use: admission is
+        everybody's. It must not make the caller's own key leave.
+        """
         secrets = self._secrets[candidate.endpoint.name, candidate.keys or OWN_KEYS]
-        return secrets.get(key) if key is not None else next(iter(secrets.values()), None)
+        first = next(iter(secrets.values()), None)
+        return first if key is None else secrets.get(key, first)
 
     def secrets(self, endpoint: Endpoint) -> Iterator[str]:
         """All keys of an endpoint: what none of its answers may tell."""
@@ -229,6 +271,17 @@ class Knowledge:
             f" one is tried again in {wait:.1f} s",
             retry_after=wait,
         )
+
+
+def _attempts(config: Config) -> Iterator[Attempts]:
+    yield config.attempts
+    yield from (rule.attempts for rule in config.routes if rule.attempts is not None)
+
+
+def _hedge_shares(config: Config) -> dict[str, float | None]:
+    """By route; None where it does not hedge."""
+    hedges = {DEFAULT: config.hedge} | {rule.name: rule.hedge for rule in config.routes}
+    return {name: one.budget if isinstance(one, Hedge) else None for name, one in hedges.items()}
 
 
 def _health(breaker: object) -> Health:

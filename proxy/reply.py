@@ -151,7 +151,7 @@ def added(
 ) -> list[tuple[str, str]]:
     """The headers of ours, with what is known by now."""
     served, pursuit = facts.served_by, facts.pursuit
-    return policy.added(
+    headers = policy.added(
         request_id=facts.id,
         model=served.model if served else None,
         endpoint=served.endpoint.name if served else None,
@@ -164,6 +164,15 @@ def added(
         reason=facts.reason if pursuit else None,
         changes=pursuit.changes if pursuit else (),
     )
+    return [*headers, *facts.rate]
+
+
+def passed(facts: Facts, headers: Headers) -> Headers:
+    """The upstream's response headers, without those that tell of limits where ours do."""
+    if not facts.rate:
+        return headers
+    ours = {name for name, _ in facts.rate}
+    return [(name, value) for name, value in headers if name not in ours]
 
 
 def annotated(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, Protocol
 
 from proxy import __version__
@@ -77,6 +77,10 @@ class Status:
         """Everything."""
         return self.moving() | self._fixed
 
+    def models(self) -> Json:
+        """What each model name is served by: the switches in effect, and the routes."""
+        return {"switches": self._switches(self._house.wall()), "routes": self._fixed["routes"]}
+
     def moving(self) -> Json:
         """Without what stays as it is until the next start: routes, models and settings."""
         house = self._house
@@ -92,13 +96,17 @@ class Status:
             "reasons": reasons,
             "in_flight": len(self._running),
             "finished": self._exchanges.count,
+            "switches": self._switches(wall),
             "window": self._window.minute(),
             "history": self._window.history(wall),
             "running": [_running(one.peek(), now) for one in oldest],
             "endpoints": list(self._endpoints()),
-            "candidates": list(self._candidates(now)),
+            "candidates": list(self._candidates(now, wall)),
             "playground": {"enabled": has_token, "reason": None if has_token else _NO_TOKEN},
         }
+
+    def _switches(self, wall: float) -> list[Json]:
+        return [one.told() for one in self._house.router.switches.active(wall)]
 
     def _endpoints(self) -> Iterator[Json]:
         for endpoint in self._house.config.endpoints:
@@ -113,12 +121,20 @@ class Status:
                 "ping_round_trip_s": _seconds(round_trip),
             }
 
-    def _candidates(self, now: float) -> Iterator[Json]:
-        places = self._house.admission.figures()
-        for route in self._routes.now(self._house.knowledge.models()):
+    def _candidates(self, now: float, wall: float) -> Iterator[Json]:
+        """Those of the routes, then those that serve switched models: each once."""
+        house = self._house
+        shown: set[tuple[str, str, str, str | None]] = set()
+        places = house.admission.figures()
+        switched = [
+            house.router.usual(one.model, wall) for one in house.router.switches.active(wall)
+        ]
+        for route in chain(self._routes.now(house.knowledge.models()), switched[:MODELS]):
             for candidate in route.candidates:
                 name = candidate.endpoint.name, candidate.model
-                yield self._candidate(route, candidate, places.get(name, _NOBODY), now)
+                if (route.name, *name, candidate.keys) not in shown:
+                    shown.add((route.name, *name, candidate.keys))
+                    yield self._candidate(route, candidate, places.get(name, _NOBODY), now)
 
     def _candidate(self, route: Route, candidate: Candidate, place: Figures, now: float) -> Json:
         seen = self._house.knowledge.look(route, candidate, _SMALL, now)

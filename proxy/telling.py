@@ -40,6 +40,8 @@ log = logging.getLogger(LOGGER)
 
 _LAST_LINES = 1.0
 """Seconds to wait for the last lines of the access log to be written."""
+_COMPLAINT = 1.0
+"""Seconds between two lines of what would come with each connection."""
 _LAST_SPANS = 2.0
 """Seconds to wait for the last spans to be sent."""
 
@@ -56,6 +58,9 @@ class Telling:
         self.exchanges = Exchanges(config.admin.exchanges)
         self.window = Window()
         self.tracer = _tracer(config)
+        self._turned_away = 0
+        self._complained = -_COMPLAINT
+        """When, on the monotonic clock."""
         self._tracing = _tracing(config)
         self._sharing = _sharing(config, self.metrics)
         self._access_log = AccessLog(
@@ -96,6 +101,20 @@ class Telling:
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close, _LAST_SPANS)
         await asyncio.to_thread(self._access_log.close, _LAST_LINES)
+
+    def refused(self, setting: str) -> None:
+        """A connection was closed at once, for the sake of that limit."""
+        if self.metrics is not None:
+            self.metrics.turned_away(setting)
+        self._turned_away += 1
+        now = time.monotonic()
+        if now - self._complained >= _COMPLAINT:
+            self._complained = now
+            log.warning(
+                "clients are closed at once: server.%s is reached (%d since the start)",
+                setting,
+                self._turned_away,
+            )
 
     def started(self) -> None:
         """An exchange begins."""

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "core": frozenset({"", "config", "errors"}),
     "net": frozenset({"", "config", "core", "errors"}),
     "observe": frozenset({"", "config", "core", "errors"}),
-    "admin": frozenset({"", "config", "core", "errors", "observe"}),
+    "admin": frozenset({"", "config", "core", "errors", "observe", "state"}),
     "state": frozenset({"", "config", "core", "errors"}),
     "gate": frozenset({"config", "core", "errors"}),
     "allowance": frozenset({"config", "core", "errors", "state"}),

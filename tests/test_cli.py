@@ -62,7 +62,7 @@ WRONG = {
         f"endpoints: [{{{CN}}}]\nroutes: [{{name: a, params: {{force: {{thinking: 1}}}}}}]",
         "routes[0].params.force: thinking must be",
     ),
-    "a remote address": (f"endpoints: [{{{CN}}}]\nserver: {{host: 0.0.0.0}}", "allow_remote: true"),
+    "a remote address": (f"endpoints: [{{{CN}}}]\nserver: {{host: 0.0.0.0}}", "access: keys"),
 }
 
 

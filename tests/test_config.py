@@ -394,11 +394,17 @@ WRONG = [
     ("server: {port: true}", "server.port", "whole number"),
     ("server: {port: 1.5}", "server.port", "whole number"),
     ("server: {workers: 2}", "server.workers", "not available in this version"),
-    ("server: {host: 0.0.0.0}", "server.host", "allow_remote: true"),
-    ("server: {host: '::'}", "server.host", "does not check who is calling"),
+    ("server: {host: 0.0.0.0}", "server.host", "set access: keys"),
+    ("server: {host: '::'}", "server.host", "whoever reaches it may use this proxy"),
+    ("server: {host: 192.0.2.1}\naccess: open", "server.host", "set access: keys"),
+    ("server: {host: '::ffff:7f00:1'}", "server.host", "is not a loopback address"),
+    ("server: {allow_remote: true}", "server.allow_remote", "gone; remove it. An address that"),
+    ("server: {allow_remote: false}", "server.allow_remote", "needs access: keys"),
     ("server: {host: example.com}", "server.host", "must be an IP address"),
     ("server: {host: 127.1}", "server.host", "found 127.1, must be text"),
     ("admin: {host: 0.0.0.0}", "admin.host", "allow_remote: true"),
+    ("admin: {host: 0.0.0.0, allow_remote: true}", "admin.allow_remote", "needs a token"),
+    ("admin: {host: '::'}", "admin.host", "allow_remote: true and a token beside it"),
     ("admin: {port: 8080}", "admin.port", "the two must differ"),
     ('admin: {hosts: ["proxy.internal:9090"]}', "admin.hosts", "without scheme and port"),
     ('admin: {hosts: [""]}', "admin.hosts", "a name alone"),
@@ -413,7 +419,8 @@ WRONG = [
     ("stream: {emit_metadata: 1}", "stream.emit_metadata", "true or false"),
     ("pool: {http2: true}", "pool.http2", "'auto', 'always' or 'off'"),
     ("log: {level: loud}", "log.level", "found 'loud'"),
-    ("access: {}", "access", "not available in this version"),
+    ("access: {}", "access", "found a mapping, must be 'open' or 'keys'"),
+    ("access: key", "access", "found 'key', must be 'open' or 'keys'"),
     ("limits: {}", "limits", "not available in this version"),
     ("state: {}", "state", "not available in this version"),
     ("memory: {}", "memory", "not available in this version"),
@@ -442,7 +449,8 @@ WRONG = [
     ("routes: [{name: 4.6}]", "routes[0].name", "put quotes around it"),
     ("routes: [{name: a b}]", "routes[0].name", "letters, digits"),
     ("routes: [{name: a}, {name: a}]", "routes[1].name", "also the name of routes[0]"),
-    ("routes: [{name: a, match: {key: x}}]", "routes[0].match.key", "not available"),
+    ("routes: [{name: a, match: {key: x}}]", "routes[0].match.key", "must be a list"),
+    ("routes: [{name: a, match: {key: []}}]", "routes[0].match.key", "matches nothing"),
     ("routes: [{name: a, match: {model: x}}]", "routes[0].match.model", "must be a list"),
     ("routes: [{name: a, match: {model: []}}]", "routes[0].match.model", "matches nothing"),
     ("routes: [{name: a, match: {model: [4.6]}}]", "routes[0].match.model[0]", "quotes"),
@@ -724,9 +732,29 @@ def test_a_ca_file_that_may_not_be_read_is_told_as_that(
     assert problem.text == f"'{path}' cannot be read: Permission denied; correct its permissions"
 
 
-def test_a_remote_address_is_allowed_when_asked_for(write: Write) -> None:
-    config = load(write(ENDPOINTS + "server: {host: 0.0.0.0, allow_remote: true}"), {})
-    assert config.server.host == "0.0.0.0"
+def test_a_remote_address_is_allowed_where_callers_have_keys(write: Write) -> None:
+    text = "access: keys\nserver: {host: 0.0.0.0}\n"
+    text += "endpoints: [{name: cn, base_url: https://open.bigmodel.cn, api_key: 'env:KEY'}]"
+    config = load(write(text), {"KEY": CANARY})
+    assert (config.server.host, config.access) == ("0.0.0.0", "keys")
+
+
+def test_a_remote_operators_listener_is_allowed_with_a_token(write: Write) -> None:
+    text = ENDPOINTS + "admin: {host: 0.0.0.0, allow_remote: true, token: 'env:TOKEN'}"
+    config = load(write(text), {"TOKEN": "c0ffee5f91d2ab70"})
+    assert config.admin.host == "0.0.0.0"
+
+
+def test_with_keys_for_callers_each_endpoint_without_one_of_its_own_is_named(write: Write) -> None:
+    text = "access: keys\nendpoints:\n"
+    text += "  - {name: a, base_url: https://a.example}\n"
+    text += "  - {name: b, base_url: https://b.example, api_key: 'env:KEY'}\n"
+    text += "  - {name: c, base_url: https://c.example, key_groups: {more: ['env:KEY']}}\n"
+    text += "  - {name: d, base_url: https://d.example, api_keys: ['env:KEY']}\n"
+    error = refused(write(text), {"KEY": CANARY})
+    assert [problem.where for problem in error.problems] == ["endpoints[0]", "endpoints[2]"]
+    assert "endpoint 'c' has no key of its own" in error.problems[1].text
+    assert "give it an api_key" in error.problems[1].text
 
 
 # --- what has no effect ------------------------------------------------------------------------
@@ -773,6 +801,11 @@ IDLE = [
         "routes: [{name: a, match: {path: ['/a']}}, {name: b}, {name: c, match: {path: ['/c']}}]",
         "routes[2]: is never reached, since routes[1] takes every request; move it before that"
         " one, or give that one a match",
+    ),
+    (
+        "routes: [{name: a, match: {key: [team-*]}}]",
+        "routes[0].match.key: never matches, since with access: open nobody has a key of this"
+        " proxy; remove it, or set access: keys",
     ),
     (
         "metrics: {enabled: false, folder: figures}",
@@ -900,13 +933,35 @@ def test_a_key_file_that_everybody_may_read_is_warned_of(write: Write, tmp_path:
     assert warning == "file:key is readable by everybody; chmod 600 it"
 
 
-@pytest.mark.parametrize(("token", "warned"), [("0123456789abcde", True), ("x" * 16, False)])
-def test_an_operators_token_that_can_be_guessed_is_warned_of(
-    write: Write, token: str, warned: bool
+@pytest.mark.parametrize(
+    "token",
+    [
+        "c0ffee5f91d2ab7",  # one short
+        "x" * 64,
+        "abababababababababab",
+        "changemechangeme",
+        "Change-Me-Please-1",
+        "your-admin-token-here",
+        "insert_secret_token",
+        "MySuperSecretPassword123",
+        "glm-proxy-default-key",
+        "1234567890123456",
+    ],
+)
+def test_an_operators_token_that_can_be_guessed_is_refused(write: Write, token: str) -> None:
+    (problem,) = refused(write(ENDPOINTS + "admin: {token: 'env:T'}"), {"T": token}).problems
+    assert problem.where == "admin.token"
+    assert problem.text.startswith("env:T can be guessed; an admin.token has 16 characters or more")
+    assert token not in str(problem)
+
+
+@pytest.mark.parametrize("token", ["c0ffee5f91d2ab70", "operator-token-1", "f" * 9 + "0123456789"])
+def test_an_operators_token_of_sixteen_characters_by_chance_is_taken(
+    write: Write, token: str
 ) -> None:
-    warnings = load(write(ENDPOINTS + "admin: {token: 'env:TOKEN'}"), {"TOKEN": token}).warnings
-    assert [one.startswith("env:TOKEN can be guessed") for one in warnings] == [True] * warned
-    assert token not in " ".join(warnings)
+    config = load(write(ENDPOINTS + "admin: {token: 'env:T'}"), {"T": token})
+    assert config.admin.token == Secret(token)
+    assert config.warnings == ()
 
 
 SHOWN = [

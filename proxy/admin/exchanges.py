@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from proxy.admin.answers import as_json, refusal
+from proxy.admin.answers import Refused, as_json, limit, refusing
 from proxy.core.record import Record
 from proxy.observe.access_log import fields
 from proxy.observe.exchanges import Exchanges, Kept
@@ -32,7 +32,10 @@ _SUMMARY: Final = (
 def routes(exchanges: Exchanges) -> list[web.AbstractRouteDef]:
     """For GET and HEAD."""
     shown = _Shown(exchanges)
-    return [web.get(_PATH, shown.several), web.get(_PATH + "/{id}", shown.one)]
+    return [
+        web.get(_PATH, refusing(shown.several)),
+        web.get(_PATH + "/{id}", refusing(shown.one)),
+    ]
 
 
 def summary(kept: Kept) -> dict[str, Any]:
@@ -79,37 +82,24 @@ class _Shown:
         self._exchanges = exchanges
 
     async def several(self, request: web.Request) -> web.Response:
-        kinds, limits = request.query.getall("kind", []), request.query.getall("limit", [])
+        kinds = request.query.getall("kind", [])
         kind = kinds[0] if kinds else _KINDS[0]
         if len(kinds) > 1 or kind not in _KINDS:
-            return _wrong("kind", f"must be one of {', '.join(_KINDS)}")
-        limit = _number(limits[0]) if limits else _USUAL
-        if len(limits) > 1 or limit is None:
-            return _wrong("limit", f"must be a whole number from 1 to {_MOST}")
+            message = f"kind must be one of {', '.join(_KINDS)}"
+            raise Refused(400, "wrong_query", message, "kind")
+        most = limit(request, usual=_USUAL, most=_MOST)
         match kind:
             case "slowest":
-                found = self._exchanges.slowest(limit)
+                found = self._exchanges.slowest(most)
             case "failed":
-                found = self._exchanges.failed(limit)
+                found = self._exchanges.failed(most)
             case _:
-                found = self._exchanges.recent(limit)
+                found = self._exchanges.recent(most)
         return as_json({"exchanges": [summary(kept) for kept in found]})
 
     async def one(self, request: web.Request) -> web.Response:
         kept = self._exchanges.find(request.match_info["id"])
         if kept is None:
             message = "no exchange of this id is remembered; see admin.exchanges"
-            return refusal(404, "not_found", message, param="id")
+            raise Refused(404, "not_found", message, "id")
         return as_json(detail(kept))
-
-
-def _wrong(field: str, message: str) -> web.Response:
-    return refusal(400, "wrong_query", f"{field} {message}", param=field)
-
-
-def _number(text: str) -> int | None:
-    """A count in plain digits; None: it is none, or too large a one."""
-    if not text.isascii() or not text.isdecimal() or len(text) > len(str(_MOST)):
-        return None
-    number = int(text)
-    return number if 1 <= number <= _MOST else None

@@ -1,7 +1,7 @@
 """`/admin/models`: what each model name is served by; switch it while the proxy runs, and back.
 
     GET     /admin/models           the switches in effect, and the routes
-    PUT     /admin/models/MODEL     {"to": NAME, "for": "2h" | null}: serve MODEL by NAME
+    PUT     /admin/models/MODEL     {"to": NAME, "for": "2h" | null}: MODEL is served by NAME
     DELETE  /admin/models/MODEL     as the settings say again
     DELETE  /admin/models           all of them
 
@@ -19,8 +19,10 @@ from pydantic import Field
 from proxy.admin import audit
 from proxy.admin.answers import Order, Refused, as_json, order, refusing
 from proxy.config.units import Span
-from proxy.core.policy.switches import RESET, Change, is_name, wrong_name
-from proxy.state.home import Entry, Home
+from proxy.core.policy.capability import Capabilities
+from proxy.core.policy.switches import doubt
+from proxy.state.home import Home
+from proxy.state.switching import switch, undo
 
 _PATH: Final = "/admin/models"
 
@@ -41,14 +43,13 @@ class Models:
         home: Home,
         shown: Callable[[], Mapping[str, object]],
         *,
-        knows: Callable[[str], bool],
+        capabilities: Callable[[], Capabilities],
         wall: Callable[[], float],
     ) -> None:
-        """`shown` is the answer to GET, `knows` says whether a model has a record, `wall` is Unix
-        seconds."""
+        """`shown` is the answer to GET; `wall` is Unix seconds."""
         self._home = home
         self._shown = shown
-        self._knows = knows
+        self._capabilities = capabilities
         self._wall = wall
 
     def routes(self) -> list[web.AbstractRouteDef]:
@@ -58,3 +59,35 @@ class Models:
             web.delete(_PATH + "/{model}", refusing(self.reset)),
             web.delete(_PATH, refusing(self.reset_all)),
         ]
+
+    async def show(self, request: web.Request) -> web.Response:
+        return as_json(self._shown())
+
+    async def set(self, request: web.Request) -> web.Response:
+        """The switch; `warning` where no record knows the model that is to serve."""
+        said = await order(request, _Order)
+        now, model = self._wall(), request.match_info["model"]
+        try:
+            made, entry = await switch(
+                self._home, model, said.to, said.span, by=audit.ACTOR, now=now
+            )
+        except ValueError as error:
+            raise Refused(400, "bad_request", str(error)) from None
+        audit.tell(entry)
+        warning = doubt(said.to, self._capabilities())
+        return as_json(made.told() | ({} if warning is None else {"warning": warning}))
+
+    async def reset(self, request: web.Request) -> web.Response:
+        return await self._reset((request.match_info["model"],))
+
+    async def reset_all(self, request: web.Request) -> web.Response:
+        return await self._reset(None)
+
+    async def _reset(self, models: tuple[str, ...] | None) -> web.Response:
+        """How many there were."""
+        try:
+            count, entry = await undo(self._home, models, by=audit.ACTOR, now=self._wall())
+        except ValueError as error:
+            raise Refused(400, "bad_request", str(error)) from None
+        audit.tell(entry)
+        return as_json({"reset": count})

@@ -18,10 +18,9 @@ import aiohttp
 import orjson
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
-from proxy.admin.answers import refusal
-from proxy.admin.guard import TokenCheck
+from proxy.admin.answers import Order, Refused, order, refusing
 from proxy.config import Secret
 from proxy.core.wire.answers import error_message, masked
 from proxy.core.wire.dialect import count_of, object_of, parse, text_of
@@ -59,10 +58,8 @@ class Ways:
 _Short = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[!-~]+$")]
 
 
-class _Order(BaseModel):
+class _Order(Order):
     """The body of a request."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
     way: Literal["proxied", "direct"]
     model: _Short
@@ -86,51 +83,28 @@ class _Order(BaseModel):
         return orjson.dumps(asked)
 
 
-class _Refused(Exception):
-    """The request is answered with an error instead of a stream."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(status, code, message)
-        self.status = status
-        self.code = code
-        self.message = message
-
-    def answer(self) -> web.Response:
-        return refusal(self.status, self.code, self.message)
-
-
 class Playground:
-    """Sends prompts for callers who know the token."""
+    """Sends prompts; `proxy.admin.rules` says for whom."""
 
-    def __init__(self, ways: Ways, token: TokenCheck) -> None:
+    def __init__(self, ways: Ways) -> None:
         self._ways = ways
-        self._token = token
         self._running = 0
 
     def routes(self) -> list[web.AbstractRouteDef]:
-        return [web.post("/admin/playground", self.send)]
+        return [web.post("/admin/playground", refusing(self.send))]
 
     async def send(self, request: web.Request) -> web.StreamResponse:
         """One prompt; the answer as events, or an error as JSON."""
-        try:
-            self._check_token(request)
-            order = await _read(request)
-            way = self._way(order)
-        except _Refused as refused:
-            return refused.answer()
+        asked = await order(request, _Order)
+        way = self._way(asked)
         if self._running >= _AT_ONCE:
             text = "as many prompts as may be are under way; wait for one"
-            return _Refused(429, "too_many", text).answer()
+            raise Refused(429, "too_many", text)
         self._running += 1
         try:
-            return await _stream(request, order, way)
+            return await _stream(request, asked, way)
         finally:
             self._running -= 1
-
-    def _check_token(self, request: web.Request) -> None:
-        refused = self._token.refusal(request)
-        if refused is not None:
-            raise _Refused(*refused)
 
     def _way(self, order: _Order) -> Way:
         if order.way == "proxied":
@@ -139,19 +113,8 @@ class Playground:
         name = order.endpoint or next(iter(direct), "")
         if name not in direct:
             known = ", ".join(direct)
-            raise _Refused(400, "bad_request", f"endpoint: there is no {name!r}; known: {known}")
+            raise Refused(400, "bad_request", f"endpoint: there is no {name!r}; known: {known}")
         return direct[name]
-
-
-async def _read(request: web.Request) -> _Order:
-    if request.content_type != "application/json":
-        raise _Refused(415, "bad_request", "send JSON, as content-type: application/json")
-    try:
-        return _Order.model_validate_json(await request.read())
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "body"
-        raise _Refused(400, "bad_request", f"{where}: {first['msg']}") from None
 
 
 async def _stream(request: web.Request, order: _Order, way: Way) -> web.StreamResponse:

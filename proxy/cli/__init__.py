@@ -32,6 +32,12 @@ def _models() -> click.Command:
     return command
 
 
+def _keys() -> click.Command:
+    from proxy.cli.keys import command
+
+    return command
+
+
 def _metrics() -> click.Command:
     from proxy.cli.metrics import command
 
@@ -61,6 +67,7 @@ _COMMANDS: Final = MappingProxyType(
         "serve": ("Run the proxy.", _serve),
         "check": ("Check a settings file and show the effective settings.", _check),
         "models": ("Show what each model name is served by.", _models),
+        "keys": ("Make, list, revoke and rotate keys for callers.", _keys),
         "metrics": ("Print the table of all metrics.", _metrics),
         "simulate": ("Run a GLM on this machine.", _simulate),
         "demo": ("The same chat past the proxy and through it.", _demo),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,14 +28,28 @@ config_option = click.option(
 def read_settings(path: Path | None, overrides: Mapping[str, object] | None = None) -> Config:
     """The settings in `path`; with problems, they go to standard error and the process ends."""
     try:
-        config = load(path, os.environ, overrides)
-        _check_models(config.models_file)
+        return load_settings(path, overrides)
     except ConfigError as error:
         click.echo(error, err=True)
         sys.exit(WRONG_SETTINGS)
+
+
+def load_settings(path: Path | None, overrides: Mapping[str, object] | None = None) -> Config:
+    """The settings in `path`; warnings go to standard error. Raises ConfigError."""
+    config = load(path, os.environ, overrides)
+    _check_models(config.models_file)
     for warning in config.warnings:
         click.echo(f"warning: {warning}", err=True)
     return config
+
+
+def actor() -> str:
+    """Who runs the command, for the audit: `cli:USER`, as the system knows them."""
+    number = os.getuid()
+    try:
+        return f"cli:{pwd.getpwuid(number).pw_name}"
+    except KeyError:
+        return f"cli:{number}"
 
 
 def _check_models(path: Path | None) -> None:

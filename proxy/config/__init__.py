@@ -4,6 +4,7 @@ models      the settings themselves: look here first; then routes, attempts, par
             state, observing
 load        file, environment and command line -> `Config`, or a `ConfigError` with all problems
 effective   the settings in effect as text, secrets masked
+fixed       what needs a restart to change
 yaml_file   YAML with the line of every key
 problems    what is wrong, in words
 unused      what has no effect, in words
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from proxy.config.attempts import Admission, Attempts, Breaker, Hedge
 from proxy.config.effective import effective
+from proxy.config.fixed import CannotReload, unchangeable
 from proxy.config.limits import Allowance, Limits
 from proxy.config.load import bundled, load
 from proxy.config.models import (
@@ -44,6 +46,7 @@ __all__ = [
     "Attempts",
     "Breaker",
     "Candidate",
+    "CannotReload",
     "Cap",
     "Config",
     "ConfigError",
@@ -66,4 +69,5 @@ __all__ = [
     "bundled",
     "effective",
     "load",
+    "unchangeable",
 ]

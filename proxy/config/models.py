@@ -42,6 +42,7 @@ from proxy.config.units import Bytes, BytesOrZero, Seconds, SecondsOrZero
 
 S = TypeVar("S", bound=Section)
 
+Workers = Annotated[int, Field(strict=True, ge=1, le=256)] | Literal["auto"]
 Connections = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 ConnectionsOrZero = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 
@@ -83,8 +84,9 @@ class Server(Section):
     `access: keys`."""
     port: Port = 8080
     """Port to listen on; 0 takes any free one."""
-    workers: Count = 1
-    """Processes. Only 1 in this version."""
+    workers: Workers = 1
+    """Processes that accept connections on the same socket, made by a master that replaces those
+    that end. 1: one process without a master. auto: as many as there are processors for us."""
     drain_timeout: SecondsOrZero = 600.0
     """How long running exchanges may finish after SIGTERM."""
     body_limit: Bytes = 32 << 20
@@ -108,13 +110,6 @@ class Server(Section):
     """Bytes per second that a body has to come with, after 10 s; 0: however slowly."""
     json_depth: Annotated[int, Field(strict=True, ge=4, le=64)] = 64
     """Deepest nesting of objects and arrays in a chat request."""
-
-    @field_validator("workers")
-    @classmethod
-    def _check_workers(cls, workers: int) -> int:
-        if workers > 1:
-            raise ValueError(f"found {workers}; more than one is not available in this version")
-        return workers
 
 
 class Admin(Section):

@@ -13,6 +13,8 @@ from urllib.parse import SplitResult, urlsplit
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+_EXAMPLE: Final = "https://open.bigmodel.cn"
+
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*\.?")
 # The URL standard reads a host whose last label is a number as an IPv4 address.
@@ -68,7 +70,7 @@ def checked(url: str, *, allow_plain_http: bool, readable: str = "keys and promp
     host = _host(parts)
     _port(parts)
     checked_path(parts.path.rstrip("/"))
-    if parts.scheme == "http" and not (allow_plain_http or _is_near(host)):
+    if parts.scheme == "http" and not (allow_plain_http or is_near(host)):
         raise ValueError(
             f"found http:// to {host}: {readable} would be readable on the way. Write"
             " https://, or set allow_plain_http: true beside it"
@@ -84,17 +86,36 @@ def checked_path(path: str) -> str:
     return path
 
 
-def _split(url: str) -> SplitResult:
+def parts_of(url: str, *, example: str) -> SplitResult:
+    """`url` in its parts, if its host and port are spelled as usual; `example` is one of its kind.
+
+    Raises ValueError; user names and passwords are never repeated in it.
+    """
+    parts = _split(url, example)
+    _host(parts, example)
+    _port(parts)
+    return parts
+
+
+def is_near(host: str) -> bool:
+    """Whether `host` can only be this machine, or an address of a private network."""
+    found = address(host)
+    return is_loopback(host) or (
+        found is not None and any(found in network for network in _PRIVATE)
+    )
+
+
+def _split(url: str, example: str = _EXAMPLE) -> SplitResult:
     # urlsplit drops tabs and line ends in silence.
     if not re.fullmatch(r"[!-~]+", url):
-        raise ValueError("must be a URL such as https://open.bigmodel.cn, without blanks")
+        raise ValueError(f"must be a URL such as {example}, without blanks")
     try:
         return urlsplit(url)
     except ValueError:
-        raise ValueError("must be a URL such as https://open.bigmodel.cn") from None
+        raise ValueError(f"must be a URL such as {example}") from None
 
 
-def _host(parts: SplitResult) -> str:
+def _host(parts: SplitResult, example: str = _EXAMPLE) -> str:
     host = (parts.hostname or "").lower()
     found = address(host)
     if found is not None:
@@ -105,7 +126,7 @@ def _host(parts: SplitResult) -> str:
     if ":" in host or _NUMBER_LAST.fullmatch(host):
         raise ValueError("the IP address in it is not in its usual spelling, such as 127.0.0.1")
     if not _HOST_NAME.fullmatch(host):
-        raise ValueError("must have a host name, such as https://open.bigmodel.cn")
+        raise ValueError(f"must have a host name, such as {example}")
     return host
 
 
@@ -116,10 +137,3 @@ def _port(parts: SplitResult) -> None:
         port = 0
     if port == 0 or parts.netloc.endswith(":"):
         raise ValueError("the port must be a number from 1 to 65535")
-
-
-def _is_near(host: str) -> bool:
-    found = address(host)
-    return is_loopback(host) or (
-        found is not None and any(found in network for network in _PRIVATE)
-    )

@@ -154,6 +154,7 @@ _TEXT: Final = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,9})?) ?(?P<unit>[
 Seconds = Annotated[float, Quantity(DURATION)]
 SecondsOrZero = Annotated[float, Quantity(DURATION, zero=True)]
 Span = Annotated[float, Quantity(SPAN)]
+SpanOrZero = Annotated[float, Quantity(SPAN, zero=True)]
 Bytes = Annotated[int, Quantity(SIZE)]
 BytesOrZero = Annotated[int, Quantity(SIZE, zero=True)]
 Share = Annotated[float, Quantity(SHARE, zero=True)]

@@ -34,6 +34,15 @@ class SpanIds(NamedTuple):
     """It is to be exported."""
 
 
+class Limited(NamedTuple):
+    """Which of a caller's limits was reached."""
+
+    what: str
+    """`requests`, `tokens`, `concurrent` or `day`."""
+    scope: str
+    """Whose it is: `key`, this caller's, or `total`, all callers' together."""
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
     """One request to one endpoint. Times are on the timeline's clock; `None` is "not reached"."""
@@ -107,6 +116,8 @@ class Record:
     heartbeats: int = 0
     refused: str | None = None
     """Why the caller was not let in: `missing`, `wrong`, `expired`, `revoked` or `scope`."""
+    limited: Limited | None = None
+    """The limit that it was refused by."""
     reason: str | None = None
     """Why this candidate was first, in one word: see `proxy.core.policy.choice`."""
     changes: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import ceil
 from typing import Final
 
@@ -127,6 +127,11 @@ class Admission:
         """Whether another key of the place could take over from this one now."""
         door = self._doors.get(place)
         return door is not None and door.gate.has_other_key(key, self._clock())
+
+    def forget(self, endpoints: Collection[str]) -> None:
+        """What was learned there is not true any more. Those who run or wait there are not moved."""
+        for place in [one for one in self._doors if one.endpoint in endpoints]:
+            del self._doors[place]
 
     def is_alone(self, place: Place) -> bool:
         """Whether at most one request of ours runs there, and nobody waits."""

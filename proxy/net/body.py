@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Final
 
 from aiohttp import StreamReader
 from aiohttp.http_exceptions import HttpProcessingError
@@ -14,9 +13,6 @@ from aiohttp.web import RequestPayloadError
 from proxy.errors import ClientError, Crowded, RequestTimeout, RequestTooLarge
 from proxy.net.client_connection import plain
 from proxy.net.door import Store
-
-GRACE: Final = 10.0
-"""Seconds that every body is waited for, however slowly it comes."""
 
 
 class RequestBody:
@@ -119,5 +115,3 @@ def too_large(limit: int) -> RequestTooLarge:
     return RequestTooLarge(
         f"the request body is over the limit of {limit} bytes (server.body_limit)"
     )
-
-

@@ -5,10 +5,46 @@ from __future__ import annotations
 import resource
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
+
+from proxy.config import Server
 
 _FILES: Final = 1 << 16
 """Open files that are enough for one process; more only cost where somebody counts through them."""
+
+
+class HardLimits(NamedTuple):
+    """How large a request's head may be, how slow its body, and how much is held of bodies."""
+
+    head: int = 16 << 10
+    """Bytes."""
+    head_lines: int = 64
+    body_rate: int = 0
+    """Bytes per second; 0: any."""
+    body_grace: float = 10.0
+    """Seconds that every body is waited for, however slowly it comes."""
+    bodies: int = 1 << 30
+    """Bytes, of all clients together."""
+
+
+_BODIES: Final = 32
+"""As many of the largest bodies are held at once."""
+
+
+def limits_of(server: Server) -> HardLimits:
+    """Those that the settings say."""
+    return HardLimits(
+        head=server.header_limit,
+        head_lines=server.header_count,
+        body_rate=server.body_rate,
+        bodies=server.body_limit * _BODIES,
+    )
+
+
+def door_of(server: Server, refused: Callable[[str], None]) -> Door:
+    """As the settings say. `refused` is told the setting that kept a connection out."""
+    most = server.max_connections or connections_for_files()
+    return Door(most, server.max_connections_per_address, refused=refused)
 
 
 def raise_file_limit() -> None:
@@ -46,24 +82,27 @@ class Door:
         self._addresses: Counter[str] = Counter()
         self.inside = 0
 
+    def use(self, server: Server) -> None:
+        """Other settings, for who comes from now on: nobody has to leave."""
+        self._most = server.max_connections or connections_for_files()
+        self._most_per_address = server.max_connections_per_address
+
     def enter(self, address: str) -> bool:
         """Whether one more may come in from `address`; it has to `leave` then."""
         if self.inside >= self._most:
             return self._refuse("max_connections")
-        if self._most_per_address:
-            if self._addresses[address] >= self._most_per_address:
-                return self._refuse("max_connections_per_address")
-            self._addresses[address] += 1
+        if self._most_per_address and self._addresses[address] >= self._most_per_address:
+            return self._refuse("max_connections_per_address")
+        self._addresses[address] += 1
         self.inside += 1
         return True
 
     def leave(self, address: str) -> None:
         """Its connection is closed."""
         self.inside -= 1
-        if self._most_per_address:
-            self._addresses[address] -= 1
-            if not self._addresses[address]:
-                del self._addresses[address]
+        self._addresses[address] -= 1
+        if not self._addresses[address]:
+            del self._addresses[address]
 
     def _refuse(self, setting: str) -> bool:
         if self._refused is not None:
@@ -75,12 +114,12 @@ class Store:
     """Bytes of request bodies that are held for all clients together."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self.held = 0
 
     def take(self, size: int) -> bool:
         """Whether there is room for `size` more; they have to be given back then."""
-        if self.held + size > self._most:
+        if self.held + size > self.most:
             return False
         self.held += size
         return True

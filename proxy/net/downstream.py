@@ -12,19 +12,20 @@ a cut never looks whole at the framing layer either.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from email.utils import formatdate
 from typing import Any
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp_sse import EventSourceResponse
 
-from proxy.errors import ClientError, ClientGone, RequestTimeout, RequestTooLarge
+from proxy.core.wire import head
+from proxy.errors import BadHead, ClientError, ClientGone
+from proxy.net.body import RequestBody, too_large
 from proxy.net.client_connection import ClientConnection
+from proxy.net.door import Door, HardLimits, Store
+from proxy.net.event_stream import EventStream
 from proxy.net.reader_watch import unread
 
 Headers = Sequence[tuple[str, str]]
@@ -38,43 +39,6 @@ _LOOK = 0.05
 """Seconds between two looks at the connections of a server that stops."""
 
 
-class EventStream(EventSourceResponse):
-    """The library's event stream as aiohttp sees it; head and body are written by `Client`.
-
-    The library's own `prepare` serialises the head by way of a header map and starts a ping task
-    for each stream. Here the head leaves in one write with the first events, and silence, like a
-    client that does not read, is watched by the one timer an attempt has anyway.
-    """
-
-    def __init__(self, request: web.BaseRequest) -> None:
-        super().__init__(send_timeout=None, allow_all_methods=True)
-        self._req = request
-        self._payload_writer = request.writer
-        self._keep_alive = request.keep_alive and request.version >= HttpVersion11
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        return self._payload_writer
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing: `Client.write` has written the last chunk, or `Client.cut` has left it out."""
-        self._eof_sent = True
-
-    def head(self, headers: Headers) -> bytes:
-        """The response head (RFC 9112 §4, §7.1): chunked for HTTP/1.1, close-delimited before."""
-        version = "1.1" if self._req_is_http11() else "1.0"
-        lines = [f"HTTP/{version} 200 OK", "Server: glm-proxy", f"Date: {formatdate(usegmt=True)}"]
-        lines += [f"{name}: {value}" for name, value in headers]
-        if self._req_is_http11():
-            lines.append("Transfer-Encoding: chunked")
-        if not self._keep_alive:
-            lines.append("Connection: close")
-        return "\r\n".join([*lines, "", ""]).encode()
-
-    def _req_is_http11(self) -> bool:
-        assert self._req is not None
-        return self._req.version >= HttpVersion11
-
-
 class DataServer(web.Server):
     """The data listener's protocol factory; pass it to `loop.create_server`."""
 
@@ -85,9 +49,11 @@ class DataServer(web.Server):
         head_timeout: float,
         keepalive_timeout: float,
         client_stall: float = 60.0,
+        limits: HardLimits | None = None,
+        door: Door | None = None,
     ) -> None:
         """In seconds: for a request's head, for a connection without a request, and for a client
-        that reads nothing of what was written."""
+        that reads nothing of what was written. `door`: who may be in; without one everybody."""
         # handler_cancellation: without it a client that leaves while the upstream is silent is
         # never noticed, and the upstream goes on generating what nobody will read.
         super().__init__(
@@ -98,11 +64,33 @@ class DataServer(web.Server):
             auto_decompress=False,
         )
         self._serve = serve
-        self._limits = {"head_timeout": head_timeout, "client_stall": client_stall}
+        self._head_timeout = head_timeout
+        self._client_stall = client_stall
+        self._limits = limits or HardLimits()
+        self._store = Store(self._limits.bodies)
+        self._door = door or Door(sys.maxsize)
         self._stopping = False
 
     def __call__(self) -> web.RequestHandler:
-        return ClientConnection(self, loop=self._loop, **self._limits, **self._kwargs)
+        return ClientConnection(
+            self,
+            loop=self._loop,
+            head_timeout=self._head_timeout,
+            client_stall=self._client_stall,
+            head_limit=self._limits.head,
+            head_lines=self._limits.head_lines,
+            door=self._door,
+            **self._kwargs,
+        )
+
+    def use(self, server: Server, client_stall: float) -> None:
+        """Other settings, for connections that come from now on."""
+        self._head_timeout = server.header_timeout
+        self._kwargs["keepalive_timeout"] = server.keepalive_timeout
+        self._client_stall = client_stall
+        self._limits = limits_of(server)
+        self._store.most = self._limits.bodies
+        self._door.use(server)
 
     def pre_shutdown(self) -> None:
         """Every answer that begins from now on is the last on its connection."""
@@ -122,7 +110,7 @@ class DataServer(web.Server):
             await asyncio.sleep(_LOOK)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        client = Client(request, stopping=lambda: self._stopping)
+        client = Client(request, self._limits, self._store, stopping=lambda: self._stopping)
         try:
             await self._serve(client)
         finally:
@@ -137,32 +125,46 @@ class Client:
     """One request of a client and the answer to it."""
 
     __slots__ = (
+        "_body",
         "_chunked",
         "_connection",
         "_head",
+        "_is_last",
+        "_limits",
         "_request",
         "_stopping",
         "_taken_before",
-        "bytes_in",
+        "_waits",
         "bytes_out",
-        "fault",
         "on_flow",
         "paused_since",
         "response",
     )
 
-    def __init__(self, request: web.BaseRequest, *, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        limits: HardLimits,
+        store: Store,
+        *,
+        stopping: Callable[[], bool],
+    ) -> None:
         """`stopping`: whether the answer has to be the last on its connection."""
         self._request = request
         self._stopping = stopping
+        self._limits = limits
+        self._body = RequestBody(
+            request.content, store, rate=limits.body_rate, grace=limits.body_grace
+        )
+        self._waits = False
+        """For leave to send its body."""
+        self._is_last = False
+        """No further request is taken from this connection."""
         self._connection: Any = request.protocol
         self._chunked = request.version >= HttpVersion11
         self.response: web.StreamResponse | None = None
-        self.fault: ClientError | None = None
-        """What was wrong with the request's body."""
         self._head = b""
         self._taken_before = 0
-        self.bytes_in = 0
         self.bytes_out = 0
         self.paused_since: float | None = None
         """When the client stopped reading, on the monotonic clock; `None` while it keeps up."""
@@ -194,58 +196,62 @@ class Client:
     def has_body(self) -> bool:
         return self._request.body_exists
 
+    @property
+    def bytes_in(self) -> int:
+        """Of the body, as far as it was read."""
+        return self._body.received
+
+    @property
+    def fault(self) -> ClientError | None:
+        """What was wrong with the request's body."""
+        return self._body.fault
+
     # --- reading ---------------------------------------------------------------------------
+
+    def check_head(self) -> None:
+        """Raises BadHead; the answer to it is the last one of this connection."""
+        request, limits = self._request, self._limits
+        try:
+            raw = request.raw_headers
+            size = head.size_of(request.method, request.raw_path, raw)
+            head.check_size(size, len(raw), limit=limits.head, count=limits.head_lines)
+            version = (request.version.major, request.version.minor)
+            self._waits = head.check(version, request.raw_path, tuple(request.headers.items()))
+        except BadHead:
+            self._is_last = True
+            raise
 
     async def read_body(self, *, limit: int, timeout: float) -> bytes:
         """The whole body.
 
-        Raises RequestTooLarge over `limit` bytes, RequestTimeout after `timeout` seconds,
-        ClientError when its framing is broken.
+        Raises RequestTooLarge over `limit` bytes, RequestTimeout after `timeout` seconds or when it
+        comes too slowly, Crowded when too much is held already, ClientError when its framing is
+        broken.
         """
-        content = self._request.content
-        if (
-            content.is_eof() and content.exception() is None
-        ):  # as nearly always: the body came with the head
-            body = content.read_nowait()
-            self.bytes_in = len(body)
-            if self.bytes_in > limit:
-                raise _too_large(limit)
+        body = self._body.at_once(limit)  # as nearly always: it came with the head
+        if body is not None:
             return body
-        try:
-            async with asyncio.timeout(timeout):
-                parts = [part async for part in self.body_parts(limit=limit)]
-        except TimeoutError:
-            message = f"the request body was not complete after {timeout:g} s"
-            raise RequestTimeout(message) from None
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        self._let_it_come(limit)
+        return await self._body.whole(limit, timeout)
 
-    async def body_parts(self, *, limit: int | None) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises RequestTooLarge, ClientError."""
+    def body_parts(self, *, limit: int | None) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises RequestTooLarge, RequestTimeout, ClientError."""
+        self._let_it_come(limit)
+        return self._body.parts(limit)
+
+    def _let_it_come(self, limit: int | None) -> None:
         length = self._request.content_length
         if limit is not None and length is not None and length > limit:
-            raise _too_large(limit)
-        self._say_continue()
-        content = self._request.content
-        while True:
-            try:
-                part = await content.readany()
-            except (HttpProcessingError, web.RequestPayloadError) as error:
-                self.fault = ClientError(f"the request body is broken: {error}")
-                raise self.fault from None
-            if not part:
-                return
-            self.bytes_in += len(part)
-            if limit is not None and self.bytes_in > limit:
-                raise _too_large(limit)
-            yield part
+            raise too_large(limit)
+        if self._waits and not self._body.is_read:
+            self._say_continue()
 
     def _say_continue(self) -> None:
         """RFC 9110 §10.1.1: asked for, and only now that the request's head was accepted."""
-        expect = self._request.headers.get("Expect", "")
-        if expect.lower() == "100-continue" and self._chunked:
-            transport = self._request.transport
-            if transport is not None:
-                transport.write(_CONTINUE)
+        self._waits = False
+        transport = self._request.transport
+        if transport is not None:
+            transport.write(_CONTINUE)
 
     # --- answering -------------------------------------------------------------------------
 
@@ -256,10 +262,10 @@ class Client:
         response.headers["Server"] = "glm-proxy"
         for name, value in headers:
             response.headers[name] = value
-        content = self._request.content
-        if not content.is_eof() or content.exception() is not None:
+        if self._is_last or not self._body.is_read:
             response.force_close()  # the rest of the request body is not worth reading
         self.response = response
+        self._body.release()
 
     def open(self, headers: Headers) -> None:
         """Commit: status 200 and the head of an event stream, written with the first events."""
@@ -267,6 +273,7 @@ class Client:
         if self._stopping():
             response.force_close()
         self.response = response
+        self._body.release()
         self._head = response.head(headers)
         self._watch_flow()
 
@@ -365,11 +372,6 @@ class Client:
     def release(self) -> None:
         """The exchange is over: the connection may serve the next one."""
         self.on_flow = None
+        self._body.release()
         if isinstance(self._connection, ClientConnection):
             self._connection.release()
-
-
-def _too_large(limit: int) -> RequestTooLarge:
-    return RequestTooLarge(
-        f"the request body is over the limit of {limit} bytes (server.body_limit)"
-    )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 BACKLOG: Final = 1024
 """Connections the kernel holds until they are accepted. Say it to `create_server` as well: its
@@ -33,6 +35,38 @@ class CannotListen(Exception):
             return f"{self.section}.host {self.host} is not an address of this machine"
         name = errno.errorcode.get(self.reason, str(self.reason))
         return f"cannot listen on {self.section}.host {self.host}, port {self.port}: {name}"
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """The two sockets a proxy accepts connections on; several processes may do so on the same."""
+
+    data: socket.socket
+    admin: socket.socket
+
+    @classmethod
+    def open(
+        cls,
+        server: tuple[str, int],
+        admin: tuple[str, int],
+        inherited: Mapping[str, socket.socket] | None = None,
+    ) -> Self:
+        """Hosts and ports as `listening_socket` takes them.
+
+        Those `inherited` under the names `data` and `admin` are not opened. Raises CannotListen.
+        """
+        given = inherited or {}
+        data = given.get("data") or listening_socket("server", *server)
+        try:
+            return cls(data, given.get("admin") or listening_socket("admin", *admin))
+        except CannotListen:
+            data.close()
+            raise
+
+    def close(self) -> None:
+        """Accept nothing more here; another process with the same sockets goes on."""
+        self.data.close()
+        self.admin.close()
 
 
 def listening_socket(section: str, host: str, port: int) -> socket.socket:

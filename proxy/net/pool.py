@@ -100,6 +100,12 @@ class Pool:
         self._warm = self._settings.warm_connections
         self._schedule()
 
+    def rest(self) -> None:
+        """Keep nothing open that nobody uses, until it is started again."""
+        self._warm = 0
+        if self._loop is not None:
+            self._schedule()
+
     async def acquire(self, deadline: float | None) -> Connection | None:
         """A connection with a free stream; None: send over `http1`.
 

@@ -39,6 +39,8 @@ JSON fields. All are always there; `null` is "not reached" or "not known". `_s` 
     key                 fingerprint of the caller's key, different in each process; of a virtual
                         key its name and id: team-a/k3v9x0q1w2e3
     refused             why the caller was not let in: missing, wrong, expired, revoked, scope
+    limited             the limit that it was refused by: requests, tokens, concurrent or day, and
+                        `:key` for its own or `:total` for that of all callers together
     attempt_count       requests to endpoints
     attempts            for each: endpoint, model, role (first, retry, failover, hedge), won (its
                         answer is the client's), outcome, status, upstream_code, protocol, reused,
@@ -183,6 +185,7 @@ def fields(record: Record, now: float, sample: float = 1.0) -> dict[str, Any]:
         "heartbeats": record.heartbeats,
         "key": record.key_fingerprint,
         "refused": record.refused,
+        "limited": None if record.limited is None else ":".join(record.limited),
         "attempt_count": len(record.attempts),
         "attempts": [_attempt(attempt) for attempt in record.attempts],
     }

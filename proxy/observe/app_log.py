@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, Protocol
 
 import orjson
 
+from proxy.config import Log
 from proxy.observe.lines import LineWriter, timestamp
 from proxy.observe.redact import cut, escaped, redacted
 
@@ -15,12 +19,21 @@ LOGGER = "glm_proxy"
 
 _LONGEST = 16_384
 """Characters of a message, and of a traceback."""
+_LAST_LINES = 1.0
+"""Seconds to wait for the last lines to be written."""
+
+
+class Lines(Protocol):
+    """Where lines go: a `LineWriter`, or what writes without a thread."""
+
+    def write(self, line: bytes) -> None:
+        """Takes one whole line, its newline included, and never blocks."""
 
 
 class _Lines(logging.Handler):
     """Gives each record to a `LineWriter` as one redacted line, a traceback included."""
 
-    def __init__(self, lines: LineWriter, form: Literal["json", "text"]) -> None:
+    def __init__(self, lines: Lines, form: Literal["json", "text"]) -> None:
         super().__init__()
         self._lines = lines
         self._line = json_line if form == "json" else text_line
@@ -34,7 +47,23 @@ class _Lines(logging.Handler):
             self._lines.write(line)
 
 
-def configure_logging(level: str, form: Literal["json", "text"], lines: LineWriter) -> None:
+@contextmanager
+def own_log(settings: Log) -> Iterator[None]:
+    """The proxy's own messages on standard error; `format: off` is about the access log only."""
+    lines = LineWriter(io.FileIO(2, "wb", closefd=False))
+    log_to(lines, settings)
+    try:
+        yield
+    finally:
+        lines.close(_LAST_LINES)
+
+
+def log_to(lines: Lines, settings: Log) -> None:
+    """Sends what is logged to `lines`, as the settings say."""
+    configure_logging(settings.level, "text" if settings.format == "text" else "json", lines)
+
+
+def configure_logging(level: str, form: Literal["json", "text"], lines: Lines) -> None:
     """Sends what is logged to `lines`; replaces what was configured before.
 
     `level` is for our own loggers. Libraries are heard from WARNING on: at DEBUG some of them log

@@ -150,13 +150,6 @@ class Counts:
             "Exchanges that have begun and not ended.",
             registry=registry,
         )
-        self.unauthorized = Counters(
-            registry,
-            "glm_proxy_unauthorized_total",
-            "Requests whose caller was refused, by reason: no key (missing), one that is none of"
-            " ours (wrong), is over (expired, revoked), or is not for what was asked (scope).",
-            ("reason",),
-        )
         self.heartbeats = Counter(
             "glm_proxy_heartbeats_total",
             "Heartbeat comments written to clients.",
@@ -207,6 +200,34 @@ class Counts:
             "glm_proxy_response_bytes_total",
             "Bytes of response bodies written to clients.",
             ("kind", "route"),
+        )
+
+
+class Refusals(Group):
+    """What is not let in: connections, callers, requests over a limit."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.turned_away = Counters(
+            registry,
+            "glm_proxy_connections_refused_total",
+            "Connections of clients that were closed at once, by the setting that says how many"
+            " there may be.",
+            ("setting",),
+        )
+        self.unauthorized = Counters(
+            registry,
+            "glm_proxy_unauthorized_total",
+            "Requests whose caller was refused, by reason: no key (missing), one that is none of"
+            " ours (wrong), is over (expired, revoked), or is not for what was asked (scope).",
+            ("reason",),
+        )
+        self.limited = Counters(
+            registry,
+            "glm_proxy_limited_total",
+            "Requests refused because a limit of the settings or of the caller's key was reached:"
+            " of requests or tokens per minute, of requests under way at once (concurrent), or of"
+            " tokens per day.",
+            ("limit", "scope"),
         )
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, get_args
 
 from proxy.core.policy.access import Reason
+from proxy.core.policy.limits import What
 from proxy.core.policy.retry import CODES
 from proxy.core.record import Record, Usage
 from proxy.errors import ConnectFailed, ProxyError
@@ -37,6 +38,11 @@ REASONS = frozenset(
 )
 REFUSALS = frozenset(Reason)
 """Why a caller is refused."""
+LIMITS = frozenset(get_args(What))
+"""What may be limited."""
+SCOPES = frozenset({"key", "total"})
+DOORS = frozenset({"max_connections", "max_connections_per_address"})
+"""What may keep a connection out."""
 HEDGES = frozenset({"started", "denied_budget", "denied_admission", "denied_errors", "denied_slow"})
 """What was decided about a second attempt beside the first; how it ended says its record."""
 RETRIES = frozenset(

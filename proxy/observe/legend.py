@@ -110,10 +110,22 @@ def _how() -> tuple[Label, ...]:
 def _decided() -> tuple[Label, ...]:
     return (
         Label(
+            "setting",
+            "The limit of connections that was reached.",
+            _sorted(labels.DOORS),
+            ("glm_proxy_connections_refused_total",),
+        ),
+        Label(
             "reason",
             "Why the caller was refused; scope: its key is good, but not for this.",
             _sorted(labels.REFUSALS),
             ("glm_proxy_unauthorized_total",),
+        ),
+        Label("limit", "What is limited.", _sorted(labels.LIMITS)),
+        Label(
+            "scope",
+            "Whose limit it is: one caller's, or that of all callers together.",
+            _sorted(labels.SCOPES),
         ),
         Label("role", "Why the attempt was made.", _sorted(labels.ROLES)),
         Label("reason", "Why the candidate was the first.", _sorted(labels.REASONS)),

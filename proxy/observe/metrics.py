@@ -30,6 +30,7 @@ from proxy.observe.instruments import (
     PROVIDER,
     Counts,
     GenAI,
+    Refusals,
     Spans,
     Upstream,
     build,
@@ -79,6 +80,7 @@ class Metrics:
         self._spans = Spans(registry)
         self._streams = Streams(registry)
         self._counts = Counts(registry)
+        self._refusals = Refusals(registry)
         self._upstream = Upstream(registry)
         self._decisions = Decisions(registry, names)
         self.process = Process(registry, now)
@@ -145,7 +147,10 @@ class Metrics:
         counts.request_bytes.add((of.kind, of.route), record.request_bytes)
         counts.response_bytes.add((of.kind, of.route), record.response_bytes)
         if record.refused is not None:
-            counts.unauthorized.add((known(record.refused, labels.REFUSALS),))
+            self._refusals.unauthorized.add((known(record.refused, labels.REFUSALS),))
+        if record.limited is not None:
+            what, scope = record.limited
+            self._refusals.limited.add((known(what, labels.LIMITS), known(scope, labels.SCOPES)))
         if record.heartbeats > 0:
             counts.heartbeats.inc(record.heartbeats)
         if outcome == "client_gone":
@@ -153,6 +158,10 @@ class Metrics:
         if record.upstream_code is not None:
             code = known(record.upstream_code, labels.GLM_CODES)
             counts.upstream_errors.add((of.endpoint, code))
+
+    def turned_away(self, setting: str) -> None:
+        """A client's connection was closed at once, for the sake of that setting."""
+        self._refusals.turned_away.add((known(setting, labels.DOORS),))
 
     def _attempt(self, attempt: AttemptRecord, record: Record) -> None:
         endpoint = known(attempt.endpoint, self._names.endpoints)

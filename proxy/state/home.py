@@ -73,6 +73,10 @@ class Home(Protocol):
     def kind(self) -> str:
         """memory, sqlite or redis."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Why it cannot be used now, in one line for the operator; None: it is in use."""
+
     def tell(self, observer: Observer) -> None:
         """Who is told from now on; before `open`."""
 
@@ -87,7 +91,8 @@ class Home(Protocol):
         """`changed` is called soon after anybody, here or elsewhere, changed the registry."""
 
     async def save_key(self, key: VirtualKey, entry: Entry) -> None:
-        """Make or replace a key. Raises StateError."""
+        """Make or replace a key; one that is revoked stays so, whatever is saved after it (see
+        `access.kept`). Raises StateError."""
 
     async def save_switch(self, switch: Switch, entry: Entry) -> None:
         """Raises StateError."""

@@ -9,7 +9,7 @@ from itertools import islice
 from math import inf
 from typing import Final
 
-from proxy.core.policy.access import VirtualKey
+from proxy.core.policy.access import VirtualKey, kept
 from proxy.core.policy.limits import Meter, Taken, Want
 from proxy.core.policy.switches import Switch
 from proxy.state.home import Entry, Observer, Registry
@@ -21,6 +21,7 @@ class MemoryHome:
     """Everything in this process, as long as it lives."""
 
     kind = "memory"
+    trouble = None
 
     def __init__(
         self,
@@ -48,7 +49,7 @@ class MemoryHome:
         self._watchers.append(changed)
 
     async def save_key(self, key: VirtualKey, entry: Entry) -> None:
-        self._keys[key.id] = key
+        self._keys[key.id] = kept(self._keys.get(key.id), key)
         self._changed(entry)
 
     async def save_switch(self, switch: Switch, entry: Entry) -> None:
@@ -74,9 +75,9 @@ class MemoryHome:
     def settle(self, wants: Sequence[Want], lease: str, tokens: int) -> None:
         self._meter.settle(wants, lease, tokens, self._clock(), self._wall())
 
-    def running(self, subject: str) -> int:
-        """Places that are held for it."""
-        return self._meter.running(subject)
+    def places(self) -> dict[str, int]:
+        """Requests that run, by subject."""
+        return self._meter.places()
 
     def _changed(self, entry: Entry) -> None:
         self._audit.appendleft(entry)

@@ -181,13 +181,16 @@ async def front(
     path.write_text(text, "utf-8")
     tls = ssl.create_default_context()
     authority.configure_trust(tls)
-    process = await asyncio.create_subprocess_exec(
-        *kind.command(program, path), stdout=asyncio.subprocess.DEVNULL,
-        stderr=(folder / f"{kind.program}.log").open("wb"),
-        env={"PATH": os.environ.get("PATH", ""), "HOME": str(folder)},
-    )
+    log = folder / f"{kind.program}.log"
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *kind.command(program, path),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=errors,
+            env={"PATH": os.environ.get("PATH", ""), "HOME": str(folder)},
+        )
     try:
-        await _listens(port, process, folder / f"{kind.program}.log")
+        await listens(port, process, log)
         yield Front(kind.program, port, tls)
     finally:
         if process.returncode is None:
@@ -195,7 +198,8 @@ async def front(
         await process.wait()
 
 
-async def _listens(port: int, process: asyncio.subprocess.Process, log: Path) -> None:
+async def listens(port: int, process: asyncio.subprocess.Process, log: Path) -> None:
+    """Returns when the program accepts on `port`; fails with its last words when it ends instead."""
     async with asyncio.timeout(_READY):
         while True:
             assert process.returncode is None, log.read_text()

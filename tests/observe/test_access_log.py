@@ -74,6 +74,7 @@ def test_the_line_of_a_completed_stream() -> None:
         "response_bytes": 9000,
         "heartbeats": 0,
         "key": "0123456789ab",
+        "refused": None,
         "attempt_count": 1,
         "attempts": [
             {

@@ -60,6 +60,27 @@ class VirtualKey:
             return "revoked"
         return "expired" if _is_over(self.expires, now) else "active"
 
+    def living(self, now: float) -> int:
+        """How many of its tokens are good: two while it is rotated."""
+        if self.state(now) != "active":
+            return 0
+        return sum(not _is_over(secret.expires, now) for secret in self.secrets[-_LIVING:])
+
+    def told(self, now: float) -> dict[str, object]:
+        """As it may be told to the operator: nothing of its tokens. Null is "never"."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "state": self.state(now),
+            "created": self.created,
+            "expires": self.expires,
+            "revoked": self.revoked,
+            "routes": list(self.routes),
+            "models": list(self.models),
+            "limits": self.allowance.model_dump(exclude_none=True),
+            "tokens": self.living(now),
+        }
+
 
 class Caller(NamedTuple):
     """Who asks, as far as that is known."""
@@ -153,6 +174,14 @@ def rotated(key: VirtualKey, random: bytes, now: float, overlap: float) -> Made:
 def revoked(key: VirtualKey, now: float) -> VirtualKey:
     """The key, good for nothing from now on."""
     return key if key.revoked is not None else replace(key, revoked=now)
+
+
+def kept(before: VirtualKey | None, after: VirtualKey) -> VirtualKey:
+    """What a home keeps of `after` in place of `before`: one that was revoked meanwhile, by another
+    process, stays so."""
+    if before is None or before.revoked is None:
+        return after
+    return replace(after, revoked=before.revoked)
 
 
 def _id(random: bytes) -> str:

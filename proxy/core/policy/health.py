@@ -8,7 +8,7 @@ that is late already says that the candidate has become slow, seconds before its
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import exp2, sqrt
 from typing import Final, NamedTuple
 
@@ -152,6 +152,14 @@ class Vitals:
         self._running: dict[Shape, _Running] = {}
         self._failed = self._told = self._last = 0.0
 
+    def with_breaker(self, breaker: Breaker | None) -> Vitals:
+        """What is known here, from now on for both, under another breaker."""
+        other = Vitals(breaker)
+        other._tokens, other._contents = self._tokens, self._contents
+        other._running = self._running
+        other._failed, other._told, other._last = self._failed, self._told, self._last
+        return other
+
     @property
     def is_open(self) -> bool:
         """Whether its breaker has opened, and has not been closed again."""
@@ -278,11 +286,21 @@ class Health:
         vitals = self._vitals.get(key)
         if vitals is None:
             self._make_room()
-            breaker = None if self._breaker is None else Breaker(self._breaker)
-            vitals = self._vitals[key] = Vitals(breaker)
+            vitals = self._vitals[key] = Vitals(self._new_breaker())
         else:
             self._vitals.move_to_end(key)
         return vitals
+
+    def adopt(self, other: Health, remains: Callable[[str, str | None], bool]) -> None:
+        """What `other` knows of the candidates whose endpoint and keys remain. A breaker goes on as
+        it is where its settings are the same, and else begins anew."""
+        for key, vitals in other:
+            if remains(key[1], key[2]):
+                same = self._breaker == other._breaker
+                self._vitals[key] = vitals if same else vitals.with_breaker(self._new_breaker())
+
+    def _new_breaker(self) -> Breaker | None:
+        return None if self._breaker is None else Breaker(self._breaker)
 
     def find(self, model: str, endpoint: str, keys: str | None) -> Vitals | None:
         """The candidate's vitals, if it is known. Looking does not keep it from being forgotten."""

@@ -121,10 +121,10 @@ class Window:
         return Left(limit, max(0, free // WINDOW), reset / 1000)
 
 
-class _Used:
-    """What one subject has used."""
+class Used:
+    """What one subject has used: ask `roll` before anything else."""
 
-    __slots__ = ("day", "places", "requests", "today", "tokens")
+    __slots__ = ("day", "requests", "today", "tokens")
 
     def __init__(self) -> None:
         self.requests = Window()
@@ -132,8 +132,6 @@ class _Used:
         self.day = 0
         self.today = 0
         """Tokens of that day."""
-        self.places: dict[str, float] = {}
-        """By lease, when it ends by itself, in milliseconds; the first to end is first."""
 
     def roll(self, allowance: Allowance, at: int, day: int) -> None:
         if allowance.requests_per_minute is not None:
@@ -142,6 +140,59 @@ class _Used:
             self.tokens.roll(at, allowance.tokens_per_minute)
         if day != self.day:
             self.day, self.today = day, 0
+
+    def count(self, want: Want) -> None:
+        """One more request, with the tokens that are expected."""
+        allowance = want.allowance
+        if allowance.requests_per_minute is not None:
+            self.requests.add(1)
+        if allowance.tokens_per_minute is not None:
+            self.tokens.add(want.tokens)
+        if allowance.tokens_per_day is not None:
+            self.today += want.tokens
+
+    def settle(self, want: Want, tokens: int, held: bool) -> None:
+        """It took so many; nothing is given back to one that is not `held` to have a place."""
+        more = tokens - want.tokens
+        if not held:
+            more = max(0, more)
+        if want.allowance.tokens_per_minute is not None:
+            self.tokens.add(more)
+        if want.allowance.tokens_per_day is not None:
+            self.today = max(0, self.today + more)
+
+
+class _Holding(Used):
+    """The same, and who holds its places."""
+
+    __slots__ = ("places",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: dict[str, float] = {}
+        """By lease, when it ends by itself, in milliseconds; the first to end is first."""
+
+
+def decide(subjects: Sequence[tuple[Want, Used, int]], at: int, wall: float) -> Taken:
+    """Count one request for all subjects, each with the number of its places that are held, or for
+    none. `at` is milliseconds, `wall` unix seconds."""
+    refusals = [one for each in subjects for one in _refusals(*each, at, wall)]
+    if not refusals:
+        for want, used, _ in subjects:
+            used.count(want)
+    return Taken(
+        max(refusals, key=lambda one: one.retry_after, default=None),
+        _least(
+            used.requests.left(at, want.allowance.requests_per_minute)
+            for want, used, _ in subjects
+            if want.allowance.requests_per_minute is not None
+        ),
+        _least(
+            used.tokens.left(at, want.allowance.tokens_per_minute)
+            for want, used, _ in subjects
+            if want.allowance.tokens_per_minute is not None
+        ),
+    )
 
 
 class Meter:
@@ -154,7 +205,7 @@ class Meter:
     def __init__(self, lease: float = LEASE, most: int = MOST_SUBJECTS) -> None:
         self._lease = lease * 1000
         self._most = most
-        self._used: OrderedDict[str, _Used] = OrderedDict()
+        self._used: OrderedDict[str, _Holding] = OrderedDict()
         self._holders: dict[str, list[str]] = {}
         """By lease, the subjects whose places it holds."""
 
@@ -162,10 +213,10 @@ class Meter:
         """Subjects that are known."""
         return len(self._used)
 
-    def running(self, subject: str) -> int:
-        """Places that are held; those that have ended by themselves count until they are seen."""
-        used = self._used.get(subject)
-        return 0 if used is None else len(used.places)
+    def places(self) -> dict[str, int]:
+        """Places that are held, by subject; those that have ended by themselves count until the
+        subject asks for another."""
+        return {subject: len(used.places) for subject, used in self._used.items()}
 
     def take(self, wants: Sequence[Want], lease: str, now: float, wall: float) -> Taken:
         """Count one request, the tokens that are expected, and a place, for all subjects or none.
@@ -175,24 +226,12 @@ class Meter:
         """
         at = round(now * 1000)
         subjects = [(want, self._subject(want, at, int(wall // DAY))) for want in wants]
-        refusals = [one for want, used in subjects for one in _refusals(want, used, at, wall)]
-        if not refusals:
+        taken = decide([(want, used, len(used.places)) for want, used in subjects], at, wall)
+        if taken.refused is None:
             for want, used in subjects:
-                self._count(want, used, lease, at)
-        refused = max(refusals, key=lambda one: one.retry_after, default=None)
-        return Taken(
-            refused,
-            _least(
-                used.requests.left(at, want.allowance.requests_per_minute)
-                for want, used in subjects
-                if want.allowance.requests_per_minute is not None
-            ),
-            _least(
-                used.tokens.left(at, want.allowance.tokens_per_minute)
-                for want, used in subjects
-                if want.allowance.tokens_per_minute is not None
-            ),
-        )
+                used.places[lease] = at + self._lease
+                self._holders.setdefault(lease, []).append(want.subject)
+        return taken
 
     def settle(
         self, wants: Sequence[Want], lease: str, tokens: int, now: float, wall: float
@@ -206,13 +245,7 @@ class Meter:
         at = round(now * 1000)
         for want in wants:
             used = self._subject(want, at, int(wall // DAY))
-            more = tokens - want.tokens
-            if lease not in used.places:
-                more = max(0, more)
-            if want.allowance.tokens_per_minute is not None:
-                used.tokens.add(more)
-            if want.allowance.tokens_per_day is not None:
-                used.today = max(0, used.today + more)
+            used.settle(want, tokens, lease in used.places)
         for subject in tuple(self._holders.get(lease, ())):
             self._free(subject, self._used[subject], lease)
 
@@ -227,12 +260,12 @@ class Meter:
                     places[lease] = at + self._lease
                     self._used.move_to_end(subject)
 
-    def _subject(self, want: Want, at: int, day: int) -> _Used:
+    def _subject(self, want: Want, at: int, day: int) -> _Holding:
         used = self._used.get(want.subject)
         if used is None:
             if len(self._used) >= self._most:
                 self._forget()
-            used = self._used[want.subject] = _Used()
+            used = self._used[want.subject] = _Holding()
         else:
             self._used.move_to_end(want.subject)
         used.roll(want.allowance, at, day)
@@ -245,26 +278,15 @@ class Meter:
         for lease in tuple(used.places):
             self._free(subject, used, lease)
 
-    def _free(self, subject: str, used: _Used, lease: str) -> None:
+    def _free(self, subject: str, used: _Holding, lease: str) -> None:
         del used.places[lease]
         holders = self._holders[lease]
         holders.remove(subject)
         if not holders:
             del self._holders[lease]
 
-    def _count(self, want: Want, used: _Used, lease: str, at: int) -> None:
-        allowance = want.allowance
-        if allowance.requests_per_minute is not None:
-            used.requests.add(1)
-        if allowance.tokens_per_minute is not None:
-            used.tokens.add(want.tokens)
-        if allowance.tokens_per_day is not None:
-            used.today += want.tokens
-        used.places[lease] = at + self._lease
-        self._holders.setdefault(lease, []).append(want.subject)
 
-
-def _refusals(want: Want, used: _Used, at: int, wall: float) -> Iterator[Refusal]:
+def _refusals(want: Want, used: Used, running: int, at: int, wall: float) -> Iterator[Refusal]:
     allowance, subject = want.allowance, want.subject
     most = allowance.requests_per_minute
     if most is not None and (wait := used.requests.wait(1, at, most)):
@@ -273,7 +295,7 @@ def _refusals(want: Want, used: _Used, at: int, wall: float) -> Iterator[Refusal
     if most is not None and (wait := used.tokens.wait(_least_needed(want, most), at, most)):
         yield Refusal("tokens", subject, wait / 1000)
     most = allowance.concurrent
-    if most is not None and len(used.places) >= most:
+    if most is not None and running >= most:
         yield Refusal("concurrent", subject, PLACE_AGAIN)
     most = allowance.tokens_per_day
     if most is not None and used.today + _least_needed(want, most) > most:

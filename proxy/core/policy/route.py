@@ -102,8 +102,8 @@ class Router:
         """The route of a request; `request` is None where its body is not read (passthrough).
 
         Rules that ask for a model, a stream or a prompt's size do not match then, and no model is
-        switched. `headers` have names in lower case; `now` is Unix seconds: switches expire. `key` is the name of the
-        caller's virtual key; without one, rules that ask for a key do not match.
+        switched. `headers` have names in lower case; `now` is Unix seconds: switches expire. `key`
+        is the name of the caller's virtual key; without one, rules that ask for a key do not match.
         """
         rule = self._rule(request, target, headers, key)
         if request is None:

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-NAME: Final = r"^[!-~]{1,128}\Z"
-"""Names that can be switched: printable ASCII without blanks."""
-_NAME: Final = re.compile(NAME)
+from proxy.core.policy.capability import Capabilities
+
+_NAME: Final = re.compile(r"[!-~]{1,128}")
 
 
 class Switch(NamedTuple):
@@ -61,6 +61,31 @@ def in_effect(switches: Iterable[Switch], now: float) -> list[Switch]:
     return sorted(switch for switch in switches if switch.holds(now))
 
 
+def switched(model: str, to: str, span: float | None, *, by: str, now: float) -> Switch:
+    """`model` served by `to` for `span` seconds from `now`, or until it is undone.
+
+    Raises ValueError, whose text says which name is wrong.
+    """
+    check_name(model)
+    check_name(to)
+    if model == to:
+        raise ValueError(f"{model} cannot be switched to itself; to undo a switch, reset it")
+    return Switch(model, to, None if span is None else now + span, now, by)
+
+
 def is_name(text: str) -> bool:
     """Whether a model of that name can be switched, or switched to."""
-    return _NAME.match(text) is not None
+    return _NAME.fullmatch(text) is not None
+
+
+def check_name(text: str) -> None:
+    """Raises ValueError for what is no name of a model that can be switched, or switched to."""
+    if not is_name(text):
+        raise ValueError("a model's name is 1 to 128 printable ASCII characters without blanks")
+
+
+def doubt(to: str, capabilities: Capabilities) -> str | None:
+    """What to tell who switches to a model without a record; None: it has one."""
+    if capabilities.of(to) is not None:
+        return None
+    return f"there is no record of {to!r} in the model records: it is asked for as it stands"

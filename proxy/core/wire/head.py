@@ -75,9 +75,7 @@ def _refuse_form(target: str) -> None:
         form = "a full URL"
     else:
         form = "no path"
-    raise BadHead(
-        f"the request target is {form}; send the path only, such as /v1/chat/completions"
-    )
+    raise BadHead(f"the request target is {form}; send the path only, such as /v1/chat/completions")
 
 
 def _check_coding(version: tuple[int, int], value: str) -> None:

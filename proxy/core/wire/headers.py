@@ -202,6 +202,13 @@ def names_anthropic(headers: Pairs) -> bool:
     return any(name.lower() == "anthropic-version" for name, _ in headers)
 
 
+def sends_json(headers: Pairs) -> bool:
+    """Whether the request's body is JSON, by its own word."""
+    return any(
+        name.lower() == JSON[0] and value.lower().startswith(JSON[1]) for name, value in headers
+    )
+
+
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -235,7 +242,11 @@ _RESPONSE: Final = frozenset(
         "x-process-time",
     }
 )
-_RESPONSE_PREFIXES: Final = ("anthropic-", "x-ratelimit-")
+_OURS: Final = "x-glm-proxy-"
+_NEXT_HOP: Final = f"{_OURS}upstream-"
+"""Before what another glm-proxy, the one that was asked, says of itself: where proxies stand in a
+row, the client sees the times and choices of each."""
+_RESPONSE_PREFIXES: Final = ("anthropic-", "x-ratelimit-", _NEXT_HOP)
 _OF_WHOLE_BODIES: Final = frozenset(
     {
         "accept-ranges",
@@ -256,6 +267,8 @@ def to_client(headers: Iterable[tuple[bytes, bytes]], *, stream: bool) -> list[t
     dropped = _hop_by_hop(pairs)
     if stream:
         dropped |= _OF_WHOLE_BODIES
+    if any(name.startswith(_OURS) for name, _ in pairs):
+        pairs = [(_of_next_hop(name), value) for name, value in pairs]
     return [
         (name, value)
         for name, value in pairs
@@ -294,6 +307,13 @@ def _text(value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         return value.decode("latin-1")
+
+
+def _of_next_hop(name: str) -> str:
+    """A header's name as the client gets it from us, of an answer by another glm-proxy."""
+    if name.startswith(_OURS):
+        return _NEXT_HOP + name.removeprefix(_OURS)
+    return f"{_NEXT_HOP}timing" if name == "server-timing" else name
 
 
 def _may_come_down(name: str) -> bool:

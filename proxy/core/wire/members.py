@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Final, NamedTuple
 
 import orjson
@@ -41,20 +42,33 @@ def _nested(depth: int) -> bytes:
 
 
 # Possessive throughout: what was stepped over is never looked at again, so time is linear.
-_VALUE: Final = _STRING + rb'|[^\s",\[\]{}]++|' + _nested(MAX_DEPTH - 1)
-_ONE: Final = re.compile(rb"\s*+(%b)\s*+:\s*+(%b)\s*+[,}]" % (_STRING, _VALUE))
-# All of them in one call. Behind the last one, and where one is too deep to step over, the second
-# branch takes the rest at once.
-_ALL: Final = re.compile(rb"\s*+%b\s*+:\s*+(?:%b)\s*+([,}])|[\s\S]++" % (_STRING, _VALUE))
+def _value(depth: int) -> bytes:
+    """A pattern for a value within an object that is at most `depth` levels deep."""
+    return _STRING + rb'|[^\s",\[\]{}]++|' + _nested(depth - 1)
 
 
-def count(body: bytes) -> int | None:
-    """How many members the non-empty object `body` has; None if it is nested too deep.
+_ONE: Final = re.compile(rb"\s*+(%b)\s*+:\s*+(%b)\s*+[,}]" % (_STRING, _value(MAX_DEPTH)))
+
+
+@cache
+def _all(depth: int) -> re.Pattern[bytes]:
+    """All members in one call."""
+    # Behind the last one, and where one is too deep to step over, the second branch takes the rest
+    # at once.
+    return re.compile(rb"\s*+%b\s*+:\s*+(?:%b)\s*+([,}])|[\s\S]++" % (_STRING, _value(depth)))
+
+
+_ALL: Final = _all(MAX_DEPTH)  # the one that is used, unless the settings say otherwise
+
+
+def count(body: bytes, depth: int = MAX_DEPTH) -> int | None:
+    """How many members the non-empty object `body` has; None if it is deeper than `depth`.
 
     A name that is said twice counts twice, unlike in the parsed object.
     """
     plain = _without_escaped_quotes(body)
-    ends = _ALL.findall(plain, plain.index(b"{") + 1)
+    pattern = _ALL if depth == MAX_DEPTH else _all(depth)
+    ends = pattern.findall(plain, plain.index(b"{") + 1)
     return ends.index(b"}") + 1 if b"}" in ends else None
 
 

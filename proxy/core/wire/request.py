@@ -14,10 +14,16 @@ from typing import Any, Final, NoReturn
 import orjson
 
 from proxy.core.wire.members import MAX_DEPTH, count, members
+from proxy.core.wire.values import has_more_values
 from proxy.errors import ClientError
 
 LONGEST_MODEL: Final = 256
 """Characters of a model's name."""
+
+
+MOST_VALUES: Final = 200_000
+"""Objects, arrays and their members: each costs up to a microsecond and 200 bytes when it is read,
+whatever it takes to send one. A long conversation with many tools has some ten thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +45,17 @@ class ChatRequest:
         return len(self.body)
 
 
-def parse(body: bytes, *, dialect: str) -> ChatRequest:
-    """Read `body`. Raises ClientError and nothing else, whatever the bytes are."""
+def parse(body: bytes, *, dialect: str, depth: int = MAX_DEPTH) -> ChatRequest:
+    """Read `body`, whose objects and arrays may be nested `depth` levels deep.
+
+    Raises ClientError and nothing else, whatever the bytes are.
+    """
+    if has_more_values(body, MOST_VALUES):
+        raise ClientError(f"the body has more than {MOST_VALUES} values; send fewer")
     fields = _object(body)
-    found = count(body) if fields else 0
+    found = count(body, depth) if fields else 0
     if found is None:
-        raise ClientError(f"the body is nested more than {MAX_DEPTH} levels deep; flatten it")
+        raise ClientError(f"the body is nested more than {depth} levels deep; flatten it")
     if found != len(fields):
         _refuse_duplicate(body)
     model = _model(fields)

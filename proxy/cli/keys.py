@@ -1,0 +1,230 @@
+"""`glm-proxy keys`: the virtual keys of callers, in the home of state that the settings name.
+
+What is changed here is known to a running proxy at once, or as soon as its home tells it. A token
+stands alone on standard output, so that a script can take it; it is shown this one time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from proxy.cli.settings import actor, config_option, read_settings
+from proxy.cli.state import opened
+from proxy.config import Allowance
+from proxy.config.units import SPAN, Quantity
+from proxy.core.policy import access
+from proxy.core.policy.access import RANDOM_BYTES, Made, VirtualKey
+from proxy.state.home import Entry, Home, Registry, StateError
+
+T = TypeVar("T")
+
+_CANNOT: Final = 1
+"""Exit code where the home of state cannot be used, or has no such key."""
+_OVERLAP: Final = "24h"
+
+
+def _span(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """`30d`, `12h` as seconds."""
+    if value is None:
+        return None
+    try:
+        return Quantity(SPAN, zero=True).read("0s" if value == "0" else value, strict=True)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, on standard output.")
+_COUNT: Final = click.IntRange(1, 10**12)
+
+
+@click.group()
+def command() -> None:
+    """Keys that this proxy gives to callers (`access: keys`).
+
+    A token is shown once, when it is made; only an HMAC of it is kept.
+    """
+
+
+@command.command()
+@click.argument("name")
+@click.option("--route", "routes", multiple=True, metavar="P", help="Only routes of this name.")
+@click.option("--model", "models", multiple=True, metavar="P", help="Only models of this name.")
+@click.option("--expires", callback=_span, help="After so long: 12h, 30d. Default: never.")
+@click.option("--requests-per-minute", type=_COUNT)
+@click.option("--tokens-per-minute", type=_COUNT)
+@click.option("--concurrent", type=_COUNT)
+@click.option("--tokens-per-day", type=_COUNT)
+@json_option
+@config_option
+def create(
+    name: str,
+    routes: tuple[str, ...],
+    models: tuple[str, ...],
+    expires: float | None,
+    as_json: bool,
+    path: Path | None,
+    **limits: int | None,
+) -> None:
+    """Make a key for NAME and print its token.
+
+    --route and --model are shell-style patterns and may be given several times. A key for some
+    models only may not use paths that are passed through, since their models are not looked at.
+    """
+    now = time.time()
+    try:
+        made = access.make(
+            name,
+            secrets.token_bytes(RANDOM_BYTES),
+            now,
+            routes=routes,
+            models=models,
+            expires=None if expires is None else now + expires,
+            allowance=Allowance(**limits),
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    _in_home(path, lambda home, _: home.save_key(made.key, _entry("key.create", made.key, now)))
+    _tell(made, now, as_json=as_json, before=None)
+
+
+@command.command("list")
+@json_option
+@config_option
+def show(as_json: bool, path: Path | None) -> None:
+    """All keys there are, revoked and expired ones too."""
+    keys = _in_home(path, _all)
+    now = time.time()
+    if as_json:
+        click.echo(json.dumps([key.told(now) for key in keys], indent=2))
+        return
+    Console(highlight=False, markup=False).print(table(keys, now))
+
+
+@command.command()
+@click.argument("key_id", metavar="ID")
+@json_option
+@config_option
+def revoke(key_id: str, as_json: bool, path: Path | None) -> None:
+    """End a key: from the next request on. What runs goes on."""
+    now = time.time()
+
+    async def change(home: Home, registry: Registry) -> VirtualKey:
+        key = access.revoked(_one(registry, key_id), now)
+        await home.save_key(key, _entry("key.revoke", key, now))
+        return key
+
+    key = _in_home(path, change)
+    if as_json:
+        click.echo(json.dumps(key.told(now), indent=2))
+    else:
+        click.echo(f"{key.label} is revoked", err=True)
+
+
+@command.command()
+@click.argument("key_id", metavar="ID")
+@click.option(
+    "--overlap",
+    callback=_span,
+    default=_OVERLAP,
+    show_default=True,
+    help="How long the token before is still good.",
+)
+@json_option
+@config_option
+def rotate(key_id: str, overlap: float, as_json: bool, path: Path | None) -> None:
+    """Print a new token for a key.
+
+    The token before it is good until the overlap is over; one that was being replaced already ends
+    now.
+    """
+    now = time.time()
+
+    async def change(home: Home, registry: Registry) -> Made:
+        key, random = _one(registry, key_id), secrets.token_bytes(RANDOM_BYTES)
+        try:
+            made = access.rotated(key, random, now, overlap)
+        except ValueError as error:
+            raise click.ClickException(str(error)) from None
+        await home.save_key(made.key, _entry("key.rotate", made.key, now))
+        return made
+
+    _tell(_in_home(path, change), now, as_json=as_json, before=now + overlap)
+
+
+def table(keys: list[VirtualKey], now: float) -> Table:
+    """One row per key, the oldest first."""
+    shown = Table(title=None, box=None, pad_edge=False, header_style="bold")
+    for heading in ("id", "name", "state", "created", "expires", "routes", "models", "limits"):
+        shown.add_column(heading, overflow="fold")
+    for key in keys:
+        limits = key.allowance.model_dump(exclude_none=True)
+        row = (
+            key.id,
+            key.name,
+            key.state(now) + (" (rotating)" if key.living(now) > 1 else ""),
+            _date(key.created),
+            "never" if key.expires is None else _date(key.expires),
+            ", ".join(key.routes) or "all",
+            ", ".join(key.models) or "all",
+            ", ".join(f"{name} {count}" for name, count in limits.items()) or "of the settings",
+        )
+        shown.add_row(*map(Text, row))
+    return shown
+
+
+async def _all(home: Home, registry: Registry) -> list[VirtualKey]:
+    return sorted(registry.keys.values(), key=lambda key: (key.created, key.id))
+
+
+def _in_home(path: Path | None, work: Callable[[Home, Registry], Awaitable[T]]) -> T:
+    """`work` in the home of the settings; where it cannot be used, the process ends."""
+    config = read_settings(path)
+
+    async def run() -> T:
+        async with opened(config) as (home, registry):
+            return await work(home, registry)
+
+    try:
+        return asyncio.run(run())
+    except StateError as error:
+        click.echo(f"glm-proxy: {error}", err=True)
+        sys.exit(_CANNOT)
+
+
+def _one(registry: Registry, key_id: str) -> VirtualKey:
+    key = registry.keys.get(key_id)
+    if key is None:
+        raise click.ClickException("there is no key of this id; see glm-proxy keys list")
+    return key
+
+
+def _entry(action: str, key: VirtualKey, now: float) -> Entry:
+    return Entry(now, actor(), action, key.label)
+
+
+def _tell(made: Made, now: float, *, as_json: bool, before: float | None) -> None:
+    if as_json:
+        click.echo(json.dumps({**made.key.told(now), "token": made.token}, indent=2))
+        return
+    click.echo(made.token)
+    text = f"key {made.key.label}: this token is shown once; keep it now"
+    if before is not None:
+        text += f". The one before is good until {_date(before)}"
+    click.echo(text, err=True)
+
+
+def _date(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")

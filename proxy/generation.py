@@ -1,0 +1,190 @@
+"""What is made of one set of settings, and kept as long as somebody uses it.
+
+A reload makes the next generation whole, beside the one in use. From then on exchanges begin with
+the new one; those that run end with the one they began with: its routes, timeouts and connections.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from proxy.allowance import Allowances
+from proxy.config import Config, ConfigError, Problem, bundled
+from proxy.core.policy import capability
+from proxy.core.policy.capability import Capabilities
+from proxy.core.policy.route import Router, models_body, served_models
+from proxy.core.wire.anthropic import ANTHROPIC
+from proxy.core.wire.glm import GLM
+from proxy.gate import Gate
+from proxy.house import House
+from proxy.knowledge import Knowledge
+from proxy.net.admission import Admission
+from proxy.observe.app_log import LOGGER
+from proxy.pools import Kept, Pools
+from proxy.state.home import Home, Registry
+from proxy.telling import Telling
+
+log = logging.getLogger(LOGGER)
+
+
+class Materials(NamedTuple):
+    """All that settings need from outside, read before anything is made of them."""
+
+    config: Config
+    capabilities: Capabilities
+    upstreams: Mapping[str, Kept]
+    """By endpoint name."""
+
+
+class Generation:
+    """Counts who uses it: once it is replaced, the last one's leaving gives its pools back."""
+
+    def __init__(self, house: House, upstreams: Mapping[str, Kept], pools: Pools) -> None:
+        self.house = house
+        self.upstreams = upstreams
+        """By endpoint name."""
+        self._pools = pools
+        self._users = 0
+        self._is_replaced = False
+        pools.take(upstreams.values())
+
+    def enter(self) -> House:
+        """An exchange begins, and calls `leave` in every ending."""
+        self._users += 1
+        return self.house
+
+    def leave(self) -> None:
+        """It is over."""
+        self._users -= 1
+        self._end()
+
+    async def start(self) -> None:
+        """Begin to warm what is cold."""
+        for kept in self.upstreams.values():
+            await kept.upstream.pool.start()
+
+    def replaced(self, by: Generation) -> None:
+        """No exchange begins here any more."""
+        self._is_replaced = True
+        remaining = by.upstreams.values()
+        for kept in self.upstreams.values():
+            if kept not in remaining:
+                kept.upstream.pool.rest()
+        self._end()
+
+    def _end(self) -> None:
+        if self._is_replaced and not self._users:
+            self._pools.give_back(self.upstreams.values())
+
+
+class Builder:
+    """Makes the generations of one process. What all of them share is here."""
+
+    def __init__(self, home: Home, telling: Telling) -> None:
+        self.pools = Pools(telling.observer)
+        self._home = home
+        self._telling = telling
+        self._registry: Registry | None = None
+        self._admission = Admission()
+        self._new_id = _ids()
+        self._created = int(time.time())
+
+    def know(self, registry: Registry) -> None:
+        """What the operator changed: for every generation that is made from now on."""
+        self._registry = registry
+
+    def gather(self, config: Config) -> Materials:
+        """Read what is needed, in any thread, with the pools held. Raises ConfigError."""
+        problems: list[Problem] = []
+        try:
+            capabilities = _capabilities(config.models_file)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            problems.append(Problem("models_file", _one_line(error)))
+        try:
+            upstreams = self.pools.prepare(config)
+        except ConfigError as error:
+            problems.extend(error.problems)
+        if problems:
+            raise ConfigError("settings", problems)
+        return Materials(config, capabilities, upstreams)
+
+    def make(self, materials: Materials, before: Generation | None) -> Generation:
+        """`before` is in use now, and goes on as it is; what is known there is taken over."""
+        config, capabilities, kept = materials
+        upstreams = {name: one.upstream for name, one in kept.items()}
+        telling = self._telling
+        knowledge = Knowledge(
+            config,
+            wait=self._admission.predicted_wait,
+            round_trip=lambda endpoint: upstreams[endpoint].round_trip,
+            before=None if before is None else before.house.knowledge,
+        )
+        house = House(
+            config=config,
+            router=Router(config),
+            capabilities=capabilities,
+            dialects={dialect.name: dialect for dialect in (GLM, ANTHROPIC)},
+            upstreams=upstreams,
+            models=served_models(config.routes, capabilities),
+            list_models=partial(models_body, created=self._created),
+            knowledge=knowledge,
+            admission=self._admission,
+            gate=Gate(config, fingerprint=_fingerprint, wall=time.time, broke=_gate_broke),
+            allowances=Allowances(config.limits, self._home, random.random),
+            clock=time.monotonic,
+            wall=time.time,
+            roll=random.random,
+            flights={},
+            new_id=self._new_id,
+            finish=telling.finish,
+            broke=lambda request_id: log.exception("exchange %s broke", request_id),
+            tracer=telling.tracer,
+        )
+        if self._registry is not None:
+            tell(house, self._registry)
+        return Generation(house, kept, self.pools)
+
+
+def tell(house: House, registry: Registry) -> None:
+    """What the operator changes while we run, here or elsewhere."""
+    house.gate.know(registry.keys if registry.known else None)
+
+
+def _one_line(error: Exception) -> str:
+    return "; ".join(str(error).split("\n"))
+
+
+def _ids() -> Callable[[], str]:
+    """Request ids: unlike any other process's, one after the other within this one."""
+    count = itertools.count(1)
+    prefix = secrets.token_hex(8)
+    return lambda: f"{prefix}{next(count):08x}"
+
+
+def _gate_broke() -> None:
+    log.exception("the look at a key broke; its caller was refused")
+
+
+_FINGERPRINT_KEY = secrets.token_bytes(32)
+"""Of this process: the same key has another fingerprint after a restart."""
+
+
+def _fingerprint(key: str) -> str:
+    """Tells callers apart in the log without telling their keys (keyed BLAKE2, RFC 7693)."""
+    return hashlib.blake2s(key.encode(), key=_FINGERPRINT_KEY, digest_size=6).hexdigest()
+
+
+def _capabilities(models_file: Path | None) -> Capabilities:
+    path = models_file or bundled("models.yaml")
+    return capability.load(yaml.safe_load(path.read_text(encoding="utf-8")))

@@ -1,0 +1,38 @@
+"""The end of a process: what runs may finish, until there is no more time or no more patience."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+_AT_ONCE: Final = 1.5
+"""Seconds for the last words to clients and the log, once nobody wants to wait any longer."""
+
+
+class Stoppable(Protocol):
+    """What is ended here: `proxy.app.App`."""
+
+    async def stop(self, timeout: float, *, replaced: bool = False) -> None:
+        """Take no new exchange, let running ones finish for `timeout` seconds, close all."""
+
+    def hurry(self) -> None:
+        """What `stop` still lets finish has to end now."""
+
+
+async def drain(
+    app: Stoppable, timeout: float, hurry: asyncio.Event, *, replaced: bool = False
+) -> bool:
+    """Stop `app`; when `hurry` is set meanwhile, within two seconds. Whether it was not."""
+    stopping = asyncio.ensure_future(app.stop(timeout, replaced=replaced))
+    hurried = asyncio.ensure_future(hurry.wait())
+    try:
+        await asyncio.wait({stopping, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            app.hurry()
+            await asyncio.wait({stopping}, timeout=_AT_ONCE)
+        if stopping.done():
+            stopping.result()
+        return not hurry.is_set()
+    finally:
+        stopping.cancel()
+        hurried.cancel()

@@ -1,0 +1,43 @@
+"""What the operator reads of a process on its standard streams, besides the log."""
+
+from __future__ import annotations
+
+import os
+import select
+from contextlib import suppress
+from typing import Final
+
+from proxy import __version__
+from proxy.config import ConfigError
+from proxy.config.fixed import CannotReload
+from proxy.config.problems import Problem
+
+OUT: Final = 1
+ERROR: Final = 2
+
+
+def say(text: str, stream: int) -> None:
+    """Lines for the operator. Where they cannot be written (a full disk, a pipe that nobody reads)
+    the proxy goes on without."""
+    with suppress(OSError):
+        if select.select((), (stream,), (), 0)[1]:
+            os.write(stream, f"{text}\n".encode())
+
+
+def listening(data: tuple[str, int], admin: tuple[str, int]) -> str:
+    return f"glm-proxy {__version__} listens on {_url(data)}, admin on {_url(admin)}"
+
+
+def stopping(timeout: float) -> str:
+    return f"stopping within {timeout:g}s; a second signal ends at once"
+
+
+def refused(problems: ConfigError | CannotReload | tuple[Problem, ...]) -> str:
+    """New settings that are not used, with every reason."""
+    reasons = problems if isinstance(problems, tuple) else problems.problems
+    return "\n".join(["glm-proxy: the settings stay as they were", *(f"  {one}" for one in reasons)])
+
+
+def _url(address: tuple[str, int]) -> str:
+    host, port = address[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
