@@ -1,57 +1,33 @@
-"""Wiring: each part is built once, started in order, stopped in the opposite order."""
+"""Wiring: each part is built once, started in order, stopped in the opposite order.
+
+What is made of the settings is a generation of its own (`proxy.generation`): a reload makes the
+next one beside it, and puts it in its place when nothing can go wrong any more.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import ipaddress
-import itertools
 import logging
-import random
-import secrets
-import socket
 import time
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-import yaml
-from aiohttp import web
-
-from proxy.admin import audit, exchanges, live, status
-from proxy.admin.app import Readiness, make_admin
-from proxy.admin.guard import TokenCheck
-from proxy.admin.keys import Keys
-from proxy.admin.models import Models
-from proxy.admin.playground import Playground, Way, Ways
-from proxy.allowance import Allowances
-from proxy.config import Config, Endpoint, bundled
-from proxy.config.origin import is_loopback
-from proxy.core.policy import capability
-from proxy.core.policy.capability import Capabilities
-from proxy.core.policy.route import Router, models_body, served_models
-from proxy.core.policy.switches import Switches
-from proxy.core.wire.anthropic import ANTHROPIC
-from proxy.core.wire.glm import GLM
+from proxy.admin.app import Readiness
+from proxy.config import CannotReload, Config, ConfigError, Problem, exposed, unchangeable
+from proxy.desk import Desk
 from proxy.errors import Draining
 from proxy.exchange import Exchange
-from proxy.gate import Gate
+from proxy.generation import Builder, Materials
 from proxy.house import House
-from proxy.knowledge import Knowledge
-from proxy.net.admission import Admission
 from proxy.net.door import door_of, limits_of
 from proxy.net.downstream import Client, DataServer
-from proxy.net.http1_probe import Http1Probe
 from proxy.net.listen import BACKLOG, Listeners
-from proxy.net.pool import Origin, Pool, client_context
-from proxy.net.upstream import Upstream
 from proxy.observe.app_log import LOGGER
-from proxy.state.home import Home, Registry
-from proxy.state.memory import MemoryHome
+from proxy.state.home import Entry, Home, Registry, StateError
+from proxy.state.open import make_home
 from proxy.status import Status, state_of
-from proxy.telling import Telling
+from proxy.telling import Telling, digest_of
 
 log = logging.getLogger(LOGGER)
 
@@ -59,80 +35,69 @@ _LAST_WORDS = 1.0
 """Seconds that interrupted exchanges get to tell their clients."""
 _LAST_LOOK = 0.1
 """Seconds to wait for connections whose exchanges are over; aiohttp takes 0 for ever."""
-_LAST_SCRAPES = 3.0
-"""Seconds for what is asked on the operator's listener to be answered."""
 
 
 class App:
     """One proxy: two listeners, a pool for each endpoint. `start` once, `stop` once."""
 
     def __init__(self, config: Config, home: Home | None = None) -> None:
-        """`home` is where keys, switches and counts are kept; without one, as long as it lives.
+        """`home` is where keys, switches and counts are kept; without one, where the settings say,
+        or as long as this lives.
 
-        Raises ValueError for settings that contradict the model records.
+        Raises StateError, and ConfigError for what is named in the settings and cannot be used.
         """
-        self._config = config
-        capabilities = _capabilities(config.models_file)
-        models = served_models(config.routes, capabilities)
-        self._telling = Telling(config, models)
-        self._upstreams = {one.name: self._upstream(one) for one in config.endpoints}
+        self.on_reload: Callable[[], Awaitable[None]] | None = None
+        """Reads the settings again and has them used here, as whoever made this knows how. Raises
+        ConfigError, CannotReload."""
         self._running: dict[Exchange, None] = {}
         """In the order they came."""
         self._idle = asyncio.Event()
-        self._ready = False
+        self._ready = self._is_serving = False
+        self._reloading = asyncio.Lock()
         self._server: DataServer | None = None
         self._listener: asyncio.Server | None = None
-        self._admin: web.AppRunner | None = None
-        self._site: web.SockSite | None = None
         self._hurried = asyncio.Event()
-        created = int(time.time())
-        self._admission = Admission()
-        self._switches = Switches()
-        self.home: Home = MemoryHome() if home is None else home
-        self._knowledge = Knowledge(
-            config,
-            wait=self._admission.predicted_wait,
-            round_trip=lambda endpoint: self._upstreams[endpoint].round_trip,
-        )
-        self._house = House(
-            config=config,
-            router=Router(config, self._switches),
-            capabilities=capabilities,
-            dialects={dialect.name: dialect for dialect in (GLM, ANTHROPIC)},
-            upstreams=self._upstreams,
-            models=models,
-            list_models=partial(models_body, created=created),
-            knowledge=self._knowledge,
-            admission=self._admission,
-            gate=Gate(config, fingerprint=_fingerprint, wall=time.time, broke=_gate_broke),
-            allowances=Allowances(config.limits, self.home, random.random),
-            clock=time.monotonic,
-            wall=time.time,
-            roll=random.random,
-            flights={},
-            new_id=_ids(),
-            finish=self._telling.finish,
-            broke=lambda request_id: log.exception("exchange %s broke", request_id),
-            tracer=self._telling.tracer,
-        )
-        self._telling.watch(self._house)
+        self.home = _home(config) if home is None else home
+        telling = self._telling = Telling(config)
+        telling.watch(self.home)
+        self._builder = Builder(self.home, telling)
+        self._generation = self._builder.make(self._builder.gather(config), None)
         self._status = Status(
-            self._house,
-            self._telling.window,
-            self._telling.exchanges,
-            models=models,
+            self._generation.house,
+            telling.window,
+            telling.exchanges,
             running=self._running,
             reasons=lambda: self._readiness().reasons,
         )
+        self._desk = Desk(
+            self.home,
+            telling,
+            self._status,
+            readiness=self._readiness,
+            reread=self._reread,
+        )
+        self._desk.use(self._generation)
+        telling.use(self._generation.house)
         self.data_address: tuple[str, int] = ("", 0)
         self.admin_address: tuple[str, int] = ("", 0)
+
+    @property
+    def house(self) -> House:
+        """What an exchange works with that begins now."""
+        return self._generation.house
+
+    @property
+    def config(self) -> Config:
+        """The settings in use."""
+        return self._generation.house.config
 
     async def start(self, listeners: Listeners | None = None) -> None:
         """Listen, on sockets that are given or opened as the settings say, and warm the pools.
 
-        Raises StateError, CannotListen and CannotShare, having closed what was open.
+        Raises StateError, CannotListen, CannotShare, and ConfigError for listeners that are open to
+        more than the settings say, having closed what was open.
         """
-        server, admin = self._config.server, self._config.admin
+        server, admin = self.config.server, self.config.admin
         async with contextlib.AsyncExitStack() as opened:
             opened.push_async_callback(self.home.close)
             self.home.watch(self._know)
@@ -140,6 +105,8 @@ class App:
             if listeners is None:
                 listeners = Listeners.open((server.host, server.port), (admin.host, admin.port))
             opened.callback(listeners.close)
+            if open_to_all := tuple(exposed(self.config, *listeners.hosts)):
+                raise ConfigError("the listeners", list(open_to_all))
             await self._telling.start()
             opened.pop_all()
         loop = asyncio.get_running_loop()
@@ -147,7 +114,7 @@ class App:
             self._serve,
             head_timeout=server.header_timeout,
             keepalive_timeout=server.keepalive_timeout,
-            client_stall=self._config.stream.client_stall,
+            client_stall=self.config.stream.client_stall,
             limits=limits_of(server),
             door=door_of(server, self._telling.refused),
         )
@@ -156,37 +123,110 @@ class App:
         )
         self.data_address = listeners.data.getsockname()[:2]
         self.admin_address = listeners.admin.getsockname()[:2]
-        await self._start_admin(listeners.admin)
-        for upstream in self._upstreams.values():
-            await upstream.pool.start()
-        self._ready = True
+        await self._desk.start(listeners.admin, self.data_address)
+        await self._generation.start()
+        self._ready = self._is_serving = True
 
     async def stop(self, timeout: float, *, replaced: bool = False) -> None:
         """Take nothing new, let what runs finish for `timeout` seconds, tell and end the rest.
 
         `replaced`: other processes have the listeners and are ready, so nobody is told otherwise.
         """
-        if replaced and self._site is not None:
-            await self._site.stop()
-        self._ready = replaced
+        if replaced:
+            await self._desk.leave()
+        self._ready, self._is_serving = replaced, False
         if self._listener is not None:
             self._listener.close()
         if self._server is not None:
             self._server.pre_shutdown()
             await self._drain(timeout)
             await self._server.shutdown(_LAST_LOOK)
-        for upstream in self._upstreams.values():
-            await upstream.close()
-        if self._admin is not None:
-            await self._admin.cleanup()
+        await self._builder.pools.close()
+        await self._desk.stop()
         await self.home.close()
         await self._telling.stop()
 
+    # --- exchanges ---------------------------------------------------------------------------
+
+    async def _serve(self, client: Client) -> None:
+        with self._generation as house:
+            exchange = Exchange(house, client)
+            self._running[exchange] = None
+            self._telling.started()
+            try:
+                await exchange.run()
+            finally:
+                del self._running[exchange]
+                if not self._running:
+                    self._idle.set()
+
+    # --- settings ----------------------------------------------------------------------------
+
+    async def reload(self, config: Config) -> None:
+        """Use these settings for what comes from now on; what runs goes on with those it has.
+
+        Raises CannotReload with all reasons, and has changed nothing then.
+        """
+        async with self._reloading:
+            try:
+                await self._use(config)
+            except CannotReload:
+                self.settings_refused()
+                raise
+
+    def settings_refused(self) -> None:
+        """Settings were to be loaded and could not be: those before them stay."""
+        self._telling.config_refused()
+
+    async def _reread(self, actor: str) -> str:
+        """Settings are read again for `actor`; a digest of those. Raises CannotReload."""
+        if self.on_reload is None:
+            raise CannotReload([Problem("", "this proxy was not told where its settings are")])
+        try:
+            await self.on_reload()
+        except ConfigError as error:
+            raise CannotReload(error.problems) from None
+        digest = digest_of(self.config)
+        try:
+            await self.home.note(Entry(time.time(), actor, "reload", digest))
+        except StateError as error:
+            log.warning("a reload by %s is not in the audit: %s", actor, error)
+        return digest
+
+    async def _use(self, config: Config) -> None:
+        builder, fixed = self._builder, tuple(unchangeable(self.config, config))
+        fixed += tuple(exposed(config, self.data_address[0], self.admin_address[0]))
+        with builder.pools.held():
+            try:
+                materials = await asyncio.to_thread(builder.gather, config)
+            except ConfigError as error:
+                raise CannotReload((*fixed, *error.problems)) from None
+            if not self._is_serving:
+                raise CannotReload([Problem("", "the proxy is starting or stopping")])
+            if fixed:
+                raise CannotReload(fixed)
+            await self._swap(materials)
+
+    async def _swap(self, materials: Materials) -> None:
+        """Nothing is refused any more. What is in use changes in one turn of the event loop."""
+        before = self._generation
+        after = self._generation = self._builder.make(materials, before)
+        house = after.house
+        assert self._server is not None
+        self._server.use(house.config.server, house.config.stream.client_stall)
+        self._status.use(house)
+        self._desk.use(after)
+        self._telling.use(house)
+        if house.config.log.level != before.house.config.log.level:
+            log.setLevel(house.config.log.level.upper())
+        before.replaced(after)
+        await after.start()
+
     def _know(self, registry: Registry) -> None:
         """What the operator changes while we run, here or elsewhere."""
-        self._house.gate.know(registry.keys if registry.known else None)
-        if registry.known:  # else those that were known go on
-            self._switches.replace(registry.switches)
+        self._builder.know(registry, self._generation.house)
+
+    # --- the end -----------------------------------------------------------------------------
 
     def hurry(self) -> None:
         """Whatever `stop` still lets finish has had its time."""
@@ -194,7 +234,7 @@ class App:
 
     async def _drain(self, timeout: float) -> None:
         assert self._server is not None
-        over = [asyncio.ensure_future(self._server.emptied())]
+        over: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._server.emptied())]
         over.append(asyncio.ensure_future(self._hurried.wait()))
         try:
             await asyncio.wait(over, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -212,116 +252,13 @@ class App:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout)
 
-    async def _serve(self, client: Client) -> None:
-        exchange = Exchange(self._house, client)
-        self._running[exchange] = None
-        self._telling.started()
-        try:
-            await exchange.run()
-        finally:
-            del self._running[exchange]
-            if not self._running:
-                self._idle.set()
-
-    async def _start_admin(self, operator: socket.socket) -> None:
-        admin, telling = self._config.admin, self._telling
-        playground = Playground(self._ways())
-        keys = Keys(self.home, lambda: self._house.gate.keys, wall=time.time)
-        models = Models(
-            self.home,
-            self._status.models,
-            capabilities=lambda: self._house.capabilities,
-            wall=time.time,
-        )
-        watching = live.Live(telling.exchanges, self._status.moving)
-        app = make_admin(
-            None if telling.metrics is None else telling.metrics.scrape,
-            self._readiness,
-            [admin.host, *admin.hosts],
-            [
-                *playground.routes(),
-                *exchanges.routes(telling.exchanges),
-                *status.routes(self._status.whole),
-                *live.routes(watching),
-                *keys.routes(),
-                *models.routes(),
-                *audit.routes(self.home),
-            ],
-            token=TokenCheck(admin.token),
-            anybody_reads=is_loopback(admin.host),
-        )
-        app.on_shutdown.append(watching.close)
-        # A page that is left ends what was asked for it.
-        self._admin = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            handler_cancellation=True,
-            shutdown_timeout=_LAST_SCRAPES,
-        )
-        await self._admin.setup()
-        self._site = web.SockSite(self._admin, operator, backlog=BACKLOG)
-        await self._site.start()
-
-    def _ways(self) -> Ways:
-        """Where the page's prompts are sent: this proxy, and each endpoint past it.
-
-        Without a token none is, and no second trust store is loaded for each endpoint.
-        """
-        endpoints = self._config.endpoints if self._config.admin.token is not None else ()
-        host, port = self.data_address
-        if ipaddress.ip_address(host).is_unspecified:
-            host = "::1" if ":" in host else "127.0.0.1"
-        own = f"[{host}]" if ":" in host else host
-        return Ways(
-            Way(f"http://{own}:{port}/v1/chat/completions"),
-            {one.name: _direct(one) for one in endpoints},
-        )
-
     def _readiness(self) -> Readiness:
-        endpoints = {name: state_of(upstream.pool) for name, upstream in self._upstreams.items()}
+        upstreams = self._generation.house.upstreams
+        endpoints = {name: state_of(upstream.pool) for name, upstream in upstreams.items()}
         if self._ready:
             return Readiness(True, endpoints=endpoints)
         return Readiness(False, ("starting or draining",), endpoints)
 
-    def _upstream(self, endpoint: Endpoint) -> Upstream:
-        origin = Origin.of(endpoint.base_url)
-        tls = client_context(endpoint.ca_file) if origin.scheme == "https" else None
-        settings = self._config.pool
-        return Upstream(
-            Pool(origin, settings, tls, observer=self._telling.observer(endpoint.name)),
-            Http1Probe(origin, tls, settings) if tls and settings.http2 == "auto" else None,
-            prefix=urlsplit(endpoint.base_url).path,
-            http1_bodies_over=settings.http1_bodies_over,
-        )
 
-
-def _direct(endpoint: Endpoint) -> Way:
-    url = f"{endpoint.base_url}{endpoint.paas_path}/chat/completions"
-    tls = client_context(endpoint.ca_file) if url.startswith("https") else None
-    return Way(url, next(iter(endpoint.keys()), None), tls)
-
-
-def _ids() -> Callable[[], str]:
-    """Request ids: unlike any other process's, one after the other within this one."""
-    count = itertools.count(1)
-    prefix = secrets.token_hex(8)
-    return lambda: f"{prefix}{next(count):08x}"
-
-
-def _gate_broke() -> None:
-    log.exception("the look at a key broke; its caller was refused")
-
-
-_FINGERPRINT_KEY = secrets.token_bytes(32)
-"""Of this process: the same key has another fingerprint after a restart."""
-
-
-def _fingerprint(key: str) -> str:
-    """Tells callers apart in the log without telling their keys (keyed BLAKE2, RFC 7693)."""
-    return hashlib.blake2s(key.encode(), key=_FINGERPRINT_KEY, digest_size=6).hexdigest()
-
-
-def _capabilities(models_file: Path | None) -> Capabilities:
-    path = models_file or bundled("models.yaml")
-    return capability.load(yaml.safe_load(path.read_text(encoding="utf-8")))
+def _home(config: Config) -> Home:
+    return make_home(config.state, strict=config.access == "keys")

@@ -1,5 +1,4 @@
-"""The operator's listener, wired: the web application of `proxy.admin`, and what it tells and does.
-"""
+"""The operator's listener, wired: the web application of `proxy.admin`, what it tells and does."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from proxy.admin.guard import Hosts, TokenCheck
 from proxy.admin.keys import Keys
 from proxy.admin.models import Models
 from proxy.admin.playground import Playground, Way, Ways
-from proxy.config import Config, Endpoint
+from proxy.config import Endpoint
 from proxy.config.origin import is_loopback
 from proxy.generation import Generation
 from proxy.net.listen import BACKLOG
@@ -33,7 +32,6 @@ class Desk:
 
     def __init__(
         self,
-        config: Config,
         home: Home,
         telling: Telling,
         status: Status,
@@ -42,7 +40,6 @@ class Desk:
         reread: Callable[[str], Awaitable[str]],
     ) -> None:
         """`reread` loads the settings again for whom it is told, and tells their digest."""
-        self._admin = config.admin
         self._home = home
         self._telling = telling
         self._status = status
@@ -70,7 +67,7 @@ class Desk:
         self._data_address = data_address
         self.use(self._generation)
         watching = live.Live(self._telling.exchanges, self._status.moving)
-        app = self._application(watching)
+        app = self._application(watching, anybody_reads=is_loopback(listener.getsockname()[0]))
         app.on_shutdown.append(watching.close)
         # A page that is left ends what was asked for it.
         self._runner = web.AppRunner(
@@ -94,7 +91,7 @@ class Desk:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    def _application(self, watching: live.Live) -> web.Application:
+    def _application(self, watching: live.Live, *, anybody_reads: bool) -> web.Application:
         telling, status_ = self._telling, self._status
         keys = Keys(self._home, lambda: self._now.house.gate.keys, wall=time.time)
         models = Models(
@@ -118,7 +115,7 @@ class Desk:
                 *reload.routes(self._reread),
             ],
             token=self._token,
-            anybody_reads=is_loopback(self._admin.host),
+            anybody_reads=anybody_reads,
         )
 
     @property

@@ -101,7 +101,7 @@ class HeadTooLarge(BadHead):
     status = 431
 
 
-class UnknownCoding(BadHead):
+class Unsupported(BadHead):
     status = 501
 
 

@@ -59,15 +59,20 @@ class Gate:
         if self._keys is None:
             raise AccessUnknown("the keys are not known at the moment; try again")
         try:
-            identity = access.identify(key, self._keys, self._wall())
+            found = self._recognised(key, self._keys)
         except Exception:  # a defect, or a damaged key: nobody is let in by it
             self._broke()
             raise AccessUnknown("this key cannot be looked at now; the log says why") from None
-        match identity:
+        if isinstance(found, Caller):
+            return found
+        raise Unauthorized(found.reason)
+
+    def _recognised(self, key: str | None, keys: Mapping[str, VirtualKey]) -> Caller | Denied:
+        match access.identify(key, keys, self._wall()):
             case Known(known):
                 return Caller(known.id, known.label, known)
-            case Denied(reason):
-                raise Unauthorized(reason)
+            case denied:
+                return denied
 
     def permit(self, caller: Caller, target: Target, route: str, model: str | None) -> None:
         """Whether the caller may use this; `model` is the one that is asked for, None where the

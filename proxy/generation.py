@@ -24,6 +24,7 @@ from proxy.config import Config, ConfigError, Problem, bundled
 from proxy.core.policy import capability
 from proxy.core.policy.capability import Capabilities
 from proxy.core.policy.route import Router, models_body, served_models
+from proxy.core.policy.switches import Switches
 from proxy.core.wire.anthropic import ANTHROPIC
 from proxy.core.wire.glm import GLM
 from proxy.gate import Gate
@@ -59,12 +60,12 @@ class Generation:
         self._is_replaced = False
         pools.take(upstreams.values())
 
-    def enter(self) -> House:
-        """An exchange begins, and calls `leave` in every ending."""
+    def __enter__(self) -> House:
+        """An exchange begins."""
         self._users += 1
         return self.house
 
-    def leave(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """It is over."""
         self._users -= 1
         self._end()
@@ -77,6 +78,7 @@ class Generation:
     def replaced(self, by: Generation) -> None:
         """No exchange begins here any more."""
         self._is_replaced = True
+        self.house.admission.forget(by.house.knowledge.replaced(self.house.knowledge))
         remaining = by.upstreams.values()
         for kept in self.upstreams.values():
             if kept not in remaining:
@@ -96,13 +98,18 @@ class Builder:
         self._home = home
         self._telling = telling
         self._registry: Registry | None = None
+        self._switches = Switches()
         self._admission = Admission()
         self._new_id = _ids()
         self._created = int(time.time())
 
-    def know(self, registry: Registry) -> None:
-        """What the operator changed: for every generation that is made from now on."""
+    def know(self, registry: Registry, house: House) -> None:
+        """What the operator changed, here or elsewhere: for `house`, and all that are made from now
+        on."""
         self._registry = registry
+        _tell(house, registry)
+        if registry.known:  # else those that were known go on
+            self._switches.replace(registry.switches)
 
     def gather(self, config: Config) -> Materials:
         """Read what is needed, in any thread, with the pools held. Raises ConfigError."""
@@ -132,7 +139,7 @@ class Builder:
         )
         house = House(
             config=config,
-            router=Router(config),
+            router=Router(config, self._switches),
             capabilities=capabilities,
             dialects={dialect.name: dialect for dialect in (GLM, ANTHROPIC)},
             upstreams=upstreams,
@@ -152,12 +159,11 @@ class Builder:
             tracer=telling.tracer,
         )
         if self._registry is not None:
-            tell(house, self._registry)
+            _tell(house, self._registry)
         return Generation(house, kept, self.pools)
 
 
-def tell(house: House, registry: Registry) -> None:
-    """What the operator changes while we run, here or elsewhere."""
+def _tell(house: House, registry: Registry) -> None:
     house.gate.know(registry.keys if registry.known else None)
 
 

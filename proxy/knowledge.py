@@ -65,7 +65,7 @@ class Knowledge:
         `before`: what is known under the settings that these replace."""
         settings = config.attempts
         self._config = config
-        self._fresh = itertools.count() if before is None else before._fresh
+        self._fresh: Iterator[int] = itertools.count() if before is None else before._fresh
         self._wait = wait
         self._round_trip = round_trip
         self._health = {"": _health(settings.breaker)}

@@ -48,6 +48,7 @@ class Pools:
         self._observer = observer
         self._kept: dict[Identity, Kept] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     def __len__(self) -> int:
         """Those in use."""
@@ -77,7 +78,7 @@ class Pools:
         """They are used no more: those that nobody else uses are closed."""
         for kept in those:
             kept.users -= 1
-            if not kept.users:
+            if not kept.users and not self._is_closed:
                 del self._kept[kept.identity]
                 task = asyncio.get_running_loop().create_task(kept.upstream.close())
                 self._closing.add(task)
@@ -95,6 +96,7 @@ class Pools:
 
     async def close(self) -> None:
         """All of them, whoever uses them."""
+        self._is_closed = True
         for kept in tuple(self._kept.values()):
             await kept.upstream.close()
         await asyncio.gather(*self._closing)

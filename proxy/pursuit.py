@@ -242,6 +242,7 @@ class Pursuit:
             self._keys(lane),
             self._route.admission,
             self._start(lane),
+            self._asked.caller,
             spare=True,
         )
         if lane.permit is None:

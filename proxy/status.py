@@ -44,7 +44,7 @@ class Peeking(Protocol):
 
 
 class Status:
-    """Made once; asked by who looks. In the event loop's thread."""
+    """Made once, told of each reload; asked by who looks. In the event loop's thread."""
 
     def __init__(
         self,
@@ -52,24 +52,25 @@ class Status:
         window: Window,
         exchanges: Exchanges,
         *,
-        models: tuple[str, ...],
         running: Collection[Peeking],
         reasons: Callable[[], Iterable[str]],
     ) -> None:
-        """`models` are the names that clients may ask for; `running` holds the exchanges that
-        run, the oldest first; `reasons` tells why no new ones are welcome: none, where they are.
-        """
-        self._house = house
+        """`running` holds the exchanges that run, the oldest first; `reasons` tells why no new ones
+        are welcome: none, where they are."""
         self._window = window
         self._exchanges = exchanges
-        self._models = models
         self._running = running
         self._reasons = reasons
         self._began = house.clock()
-        self._routes = _Routes(house, models)
+        self.use(house)
+
+    def use(self, house: House) -> None:
+        """From now on the one in use is this one."""
+        self._house = house
+        self._routes = _Routes(house)
         self._fixed: Json = {
             "routes": [self._routes.row(rule) for rule in self._routes.rules],
-            "models": list(models),
+            "models": list(house.models),
             "settings": effective(house.config),
         }
 
@@ -82,7 +83,7 @@ class Status:
         return {"switches": self._switches(self._house.wall()), "routes": self._fixed["routes"]}
 
     def moving(self) -> Json:
-        """Without what stays as it is until the next start: routes, models and settings."""
+        """Without what stays as it is until the next reload: routes, models and settings."""
         house = self._house
         now, wall = house.clock(), house.wall()
         reasons = list(self._reasons())
@@ -184,13 +185,13 @@ def figures_of(pool: Pool) -> dict[str, float]:
 class _Routes:
     """The routes of the settings, and which models come to them."""
 
-    def __init__(self, house: House, models: tuple[str, ...]) -> None:
+    def __init__(self, house: House) -> None:
         self._house = house
         rules = house.config.routes
         takes_all = any(rule.match == Match() for rule in rules)
         self.rules = rules if takes_all else (*rules, RouteRule(name=DEFAULT))
         """In their order; without a rule that takes everything, the one for the rest is last."""
-        self._examples = {rule.name: self._example(rule, models) for rule in self.rules}
+        self._examples = {rule.name: self._example(rule, house.models) for rule in self.rules}
 
     def row(self, rule: RouteRule) -> Json:
         """A route as the page shows it."""

@@ -12,7 +12,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,6 @@ from proxy.errors import ConnectFailed
 from proxy.house import House
 from proxy.net.admission import Admission
 from proxy.net.pool import ConnectPhases
-from proxy.net.upstream import Upstream
 from proxy.observe.access_log import AccessLog
 from proxy.observe.app_log import LOGGER
 from proxy.observe.exchanges import Exchanges
@@ -31,6 +30,7 @@ from proxy.observe.labels import LabelNames
 from proxy.observe.metrics import Metrics
 from proxy.observe.window import Window
 from proxy.sharing import Sharing
+from proxy.state.home import Home
 from proxy.status import figures_of
 
 if TYPE_CHECKING:  # its packages are an extra
@@ -49,12 +49,10 @@ _LAST_SPANS = 2.0
 class Telling:
     """From `start` to `stop`; `started` and `finish` are called for each exchange."""
 
-    def __init__(self, config: Config, models: tuple[str, ...]) -> None:
-        """`models`: the names that are served. Raises ModuleNotFoundError when there should be
-        traces and the extra `otel` is not installed."""
-        self._config = config
-        names = _label_names(config, models)
-        self.metrics = Metrics(names) if config.metrics.enabled else None
+    def __init__(self, config: Config) -> None:
+        """Raises ModuleNotFoundError when there should be traces and the extra `otel` is not
+        installed."""
+        self.metrics = Metrics(LabelNames()) if config.metrics.enabled else None
         self.exchanges = Exchanges(config.admin.exchanges)
         self.window = Window()
         self.tracer = _tracer(config)
@@ -67,23 +65,42 @@ class Telling:
             _standard_output(), config.log.format, sample=config.log.sample
         )
 
+    def watch(self, home: Home) -> None:
+        """Show how the home of state fares."""
+        if self.metrics is not None:
+            home.tell(self.metrics.observer(home.kind))
+
     def observer(self, endpoint: str) -> PoolObserver:
         """What is told of the connections to an endpoint."""
         return PoolObserver(endpoint, self.metrics)
 
-    def watch(self, house: House) -> None:
-        """Show at each scrape what the house knows then."""
-        metrics = self.metrics
-        if metrics is None:
-            return
+    def use(self, house: House) -> None:
+        """From now on the settings in use are this house's."""
+        config = house.config
+        if self._tracing is not None:
+            self._tracing.use(_base_urls(config))
+        self._access_log.sample = config.log.sample
+        if self.metrics is not None:
+            self._show(self.metrics, house)
+            self.metrics.process.config_loaded(digest_of(config))
+
+    def _show(self, metrics: Metrics, house: House) -> None:
+        """At each scrape, what is known then."""
+        metrics.rename(_label_names(house))
         metrics.watch_log("access", lambda: self._access_log.dropped)
         tracing = self._tracing
         if tracing is not None:
             metrics.watch_spans(lambda: tracing.dropped)
         metrics.watch_admission(partial(_admission_figures, house.admission))
         metrics.watch_breakers(lambda: house.knowledge.breakers(time.monotonic()))
-        _watch_pools(metrics, house.upstreams)
-        metrics.process.config_loaded(_digest(self._config))
+        metrics.watch_pools(
+            {name: partial(figures_of, one.pool) for name, one in house.upstreams.items()}
+        )
+
+    def config_refused(self) -> None:
+        """Settings could not be used."""
+        if self.metrics is not None:
+            self.metrics.process.config_refused()
 
     async def start(self) -> None:
         """Raises CannotShare."""
@@ -167,11 +184,6 @@ class PoolObserver:
             self._metrics.connection_closed(self._endpoint, reason, age)
 
 
-def _watch_pools(metrics: Metrics, upstreams: Mapping[str, Upstream]) -> None:
-    for name, upstream in upstreams.items():
-        metrics.watch_pool(name, partial(figures_of, upstream.pool))
-
-
 def _admission_figures(
     admission: Admission,
 ) -> Iterator[tuple[str, str, dict[str, float | None]]]:
@@ -199,7 +211,11 @@ def _tracing(config: Config) -> Tracing | None:
         return None
     from proxy.observe.tracing import Tracing
 
-    return Tracing(config.tracing, {one.name: one.base_url for one in config.endpoints})
+    return Tracing(config.tracing, _base_urls(config))
+
+
+def _base_urls(config: Config) -> dict[str, str]:
+    return {one.name: one.base_url for one in config.endpoints}
 
 
 def _tracer(config: Config) -> Tracer | None:
@@ -208,7 +224,7 @@ def _tracer(config: Config) -> Tracer | None:
     return Tracer(config.tracing.sample, random.random, secrets.token_hex)
 
 
-def _digest(config: Config) -> str:
+def digest_of(config: Config) -> str:
     """Tells settings from others, all defaults included; secrets are masked."""
     return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:12]
 
@@ -218,11 +234,12 @@ def _standard_output() -> io.FileIO:
     return io.FileIO(1, "wb", closefd=False)
 
 
-def _label_names(config: Config, models: tuple[str, ...]) -> LabelNames:
+def _label_names(house: House) -> LabelNames:
+    config = house.config
     candidates = [one.model for rule in config.routes for one in rule.candidates if one.model]
     return LabelNames.of(
         routes=[rule.name for rule in config.routes],
-        models=[*models, *candidates],
+        models=[*house.models, *candidates],
         endpoints=[endpoint.name for endpoint in config.endpoints],
         regions={endpoint.name: endpoint.region for endpoint in config.endpoints},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ import uvloop
 
 # Debian's package of each program a test may ask for.
 PACKAGES = {
+    "caddy": "caddy",
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "h2load": "nghttp2-client",
@@ -20,7 +22,12 @@ PACKAGES = {
     "nginx": "nginx",
     "prometheus": "prometheus",
     "promtool": "prometheus",
+    "redis-cli": "redis-tools",
+    "redis-server": "redis-server",
+    "systemd-analyze": "systemd",
 }
+
+_homes = itertools.count()
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -30,6 +37,13 @@ _missing: Counter[str] = Counter()
 def pytest_asyncio_loop_factories() -> Mapping[str, LoopFactory]:
     """Tests run on uvloop, as the proxy does."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def _own_state(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What commands keep in the user's state folder is of one test only."""
+    folder = tmp_path_factory.getbasetemp() / f"state-{next(_homes)}"
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
 
 
 @pytest.fixture

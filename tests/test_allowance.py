@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import types
 from collections import Counter
+from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +20,10 @@ from proxy.app import App
 from proxy.config import Allowance, Limits
 from proxy.core.policy import access
 from proxy.core.policy.access import Caller
+from proxy.core.policy.limits import Taken, Want
+from proxy.core.policy.spent import estimated, spent
+from proxy.core.record import Usage
+from proxy.errors import LimitReached
 from proxy.simulator import Fault
 from proxy.state.home import Entry
 from proxy.state.memory import MemoryHome
@@ -245,7 +252,7 @@ EACH: Final[dict[str, Any]] = {
         per_key={"concurrent": 100, "tokens_per_minute": 10**9},
         total={"concurrent": 1000, "requests_per_minute": 10**9},
     ),
-    "timeouts": {"first_token": "150ms", "idle": "150ms"},
+    "timeouts": {"headers": "150ms", "first_token": "150ms", "idle": "150ms", "total": "1s"},
     "attempts": {"breaker": "off"},
 }
 
@@ -274,11 +281,172 @@ async def chaos(proxy: Several, times: int, seed: int) -> Counter[str]:
     return Counter(task.result() for task in tasks)
 
 
+TAKE: Final = MemoryHome.take
+
+
+async def _slowly(home: MemoryHome, wants: Sequence[Want], lease: str) -> Taken:
+    """As a home that is somewhere else: there is a moment before it is counted, and one after."""
+    await asyncio.sleep(0.002)
+    taken = await TAKE(home, wants, lease)
+    await asyncio.sleep(0.002)
+    return taken
+
+
 @pytest.mark.parametrize("route", [{}, {"commit": "early", "share": True}], ids=["late", "shared"])
-async def test_after_any_ending_every_place_is_free(tmp_path: Path, route: dict[str, Any]) -> None:
+async def test_after_any_ending_every_place_is_free(
+    tmp_path: Path, route: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryHome, "take", _slowly)
     routes = {"routes": [{"name": "all", **route}]} if route else {}
     async with several(tmp_path, "ab", **EACH, **routes) as proxy:
         endings = await chaos(proxy, 120, seed=len(route))
         assert min(endings["left"], endings["stayed"]) > 10
         await none_is_held(proxy)
         assert len(held(proxy)) == 6  # total, and five callers
+
+
+@pytest.mark.parametrize("awaits", range(3))
+def test_who_leaves_while_it_is_counted_holds_nothing(
+    awaits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slowly(home: MemoryHome, wants: Sequence[Want], lease: str) -> Taken:
+        await pause()
+        taken = await TAKE(home, wants, lease)
+        await pause()
+        await pause()
+        return taken
+
+    @types.coroutine
+    def pause() -> Generator[None, None, None]:
+        yield
+
+    monkeypatch.setattr(MemoryHome, "take", slowly)
+    home = MemoryHome()
+    each = Allowance(concurrent=1, tokens_per_minute=10)
+    allowances = Allowances(Limits(per_key=each), home, roll=lambda: 0.0)
+    wants = allowances.wants(Caller("one"), 40)
+    taking = allowances.take(wants)
+    for _ in range(awaits + 1):
+        taking.send(None)
+    with pytest.raises(asyncio.CancelledError):
+        taking.throw(asyncio.CancelledError)
+    assert set(home.places().values()) == {0}
+    again = allowances.take(wants)  # all the tokens are there again
+    for _ in range(3):
+        again.send(None)
+    with pytest.raises(StopIteration) as done:
+        again.send(None)
+    assert done.value.value.taken.refused is None
+
+
+def test_where_nothing_is_limited_nobody_is_asked() -> None:
+    allowances = Allowances(Limits(), MemoryHome(), roll=lambda: 0.0)
+    assert allowances.wants(Caller("one"), 1000) == ()
+
+
+@pytest.mark.parametrize(("roll", "seconds"), [(0.0, 120), (1.0, 144)])
+async def test_those_who_are_refused_together_do_not_come_back_together(
+    roll: float, seconds: int
+) -> None:
+    home = MemoryHome(clock=lambda: 0.0)
+    limits = Limits(per_key=Allowance(requests_per_minute=1))
+    allowances = Allowances(limits, home, roll=lambda: roll)
+    await allowances.take(allowances.wants(Caller("one"), 0))
+    share = await allowances.take(allowances.wants(Caller("one"), 0))
+    with pytest.raises(LimitReached, match="1 requests per minute of this caller") as refused:
+        allowances.insist(share)
+    assert refused.value.retry_after == seconds
+
+
+# --- what an exchange took -----------------------------------------------------------------------
+
+
+TOLD: Final = Usage(input_tokens=12, output_tokens=30)
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        (TOLD, 42),
+        (replace(TOLD, partial=True), 12 + 50),
+        (Usage(input_tokens=12), 12 + 50),
+        (Usage(output_tokens=30), 100 + 30),
+        (None, 100 + 50),
+    ],
+)
+def test_what_the_upstream_does_not_say_is_estimated(usage: Usage | None, tokens: int) -> None:
+    assert spent(usage, prompt=100, came=50) == tokens
+
+
+async def used_by(proxy: Several, *headers: str, body: bytes) -> int:
+    """Tokens that one more request of a caller without any before it took."""
+    async with RawClient(proxy.app.data_address) as client:
+        client.post(CHAT, body, *headers)
+        async with asyncio.timeout(10):
+            await client.whole()
+    await none_is_held(proxy)
+    after = await ask(proxy, *headers)
+    left = int(after.headers["x-ratelimit-remaining-tokens"])
+    return 10_000 - left - estimated(len(chat(**ANSWER)))
+
+
+PROMPT: Final = chat(**ANSWER)
+
+
+@pytest.mark.parametrize(
+    ("fault", "least", "most"),
+    [
+        ({"cut_at_event": 3}, 3, 3),  # three events came
+        ({"cut_at_event": 0}, 0, 0),  # only what was asked
+        ({"code": "1210"}, None, None),  # refused: nothing was done
+        ({"code": "1234", "status": 500}, None, None),
+    ],
+)
+async def test_what_broke_off_is_estimated_and_what_was_refused_is_free(
+    tmp_path: Path, fault: dict[str, Any], least: int | None, most: int | None
+) -> None:
+    settings = limits(per_key={"tokens_per_minute": 10_000})
+    async with several(tmp_path, **settings, attempts={"retries": 0}) as proxy:
+        simulate = {**ANSWER["simulate"], **fault}
+        body = chat(simulate=simulate)
+        used = await used_by(proxy, caller("one"), body=body)
+        if least is None or most is None:
+            assert used == 0
+        else:
+            assert least <= used - estimated(len(body)) <= most
+
+
+async def test_what_both_attempts_of_a_hedge_took_is_counted(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        **limits(per_key={"tokens_per_minute": 10_000}),
+        "routes": [{"name": "all", "hedge": {"min": "50ms", "max": "50ms", "budget": "100%"}}],
+    }
+    async with several(tmp_path, "ab", **settings) as proxy:
+        proxy.inject(Fault(stall_at_event=0), on="a")
+        body = chat(simulate={"gap": 0, "tokens": 5, "thinking_tokens": 0})
+        used = await used_by(proxy, caller("one"), body=body)
+        assert proxy.asked[:2] == ["a", "b"]
+        alone = await used_by(proxy, caller("two"), body=body)
+        # The one that lost said nothing yet: it counts with what it was asked.
+        assert used - alone == estimated(len(body))
+
+
+async def test_of_those_who_share_an_answer_each_is_counted_and_one_pays(tmp_path: Path) -> None:
+    each = {"requests_per_minute": 100, "tokens_per_minute": 10_000}
+    settings = {**limits(per_key=each), "routes": [{"name": "all", "share": True}]}
+    async with several(tmp_path, **settings) as proxy:
+        slow = chat(simulate={**ANSWER["simulate"], "first_token": 0.2})
+        alone = await used_by(proxy, caller("one"), body=slow)
+        async with AsyncExitStack() as stack:
+            clients = []
+            for _ in range(4):
+                client = await stack.enter_async_context(RawClient(proxy.app.data_address))
+                client.post(CHAT, slow, caller("two"))
+                clients.append(client)
+            assert {(await client.whole()).status for client in clients} == {200}
+        await none_is_held(proxy)
+        assert len(proxy.entries) == 3
+        after = await ask(proxy, caller("two"))
+        assert int(after.headers["x-ratelimit-remaining-requests"]) == 95
+        left = int(after.headers["x-ratelimit-remaining-tokens"])
+        assert 10_000 - left - estimated(len(PROMPT)) == alone

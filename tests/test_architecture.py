@@ -48,12 +48,20 @@ MAY_IMPORT = {
     "bench": frozenset({"", "core", "errors"}),
     "sharing": frozenset({"net", "observe"}),
     "telling": frozenset(
-        {"config", "core", "errors", "house", "net", "observe", "sharing", "status"}
+        {"config", "core", "errors", "house", "net", "observe", "sharing", "state", "status"}
     ),
+    "pools": frozenset({"config", "net"}),
+    "generation": frozenset(
+        {
+            *("allowance", "config", "core", "gate", "house", "knowledge", "net", "observe"),
+            *("pools", "state", "telling"),
+        }
+    ),
+    "desk": frozenset({"admin", "config", "generation", "net", "state", "status", "telling"}),
     "app": frozenset(
         {
-            *("", "admin", "config", "core", "errors", "exchange", "house", "knowledge"),
-            *("allowance", "gate", "net", "observe", "state", "status", "telling"),
+            *("admin", "config", "desk", "errors", "exchange", "generation", "house", "net"),
+            *("observe", "state", "status", "telling"),
         }
     ),
     "cli": frozenset(

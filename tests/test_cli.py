@@ -18,8 +18,6 @@ from click.testing import CliRunner, Result
 
 from proxy import __version__
 from proxy.cli import group
-from proxy.cli.serve import serve
-from proxy.config import Admin, Config, Endpoint, Server
 from proxy.net.listen import listening_socket
 
 CANARY = "sk-canary.0123456789abcdef"
@@ -242,97 +240,18 @@ routes:
 # --- the life of `serve` -----------------------------------------------------------------------
 
 
-class TinyApp:
-    """Two listening sockets and a `stop` that takes as long as the test wants."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.sockets: list[socket.socket] = []
-        self.listening = asyncio.Event()
-        self.stopping = asyncio.Event()
-        self.drained = asyncio.Event()
-        self.timeout = 0.0
-
-    @property
-    def data_address(self) -> tuple[str, int]:
-        return self._address(0)
-
-    @property
-    def admin_address(self) -> tuple[str, int]:
-        return self._address(1)
-
-    def _address(self, index: int) -> tuple[str, int]:
-        host, port = self.sockets[index].getsockname()[:2]
-        return host, port
-
-    async def start(self) -> None:
-        server, admin = self.config.server, self.config.admin
-        self.sockets.append(listening_socket("server", server.host, server.port))
-        self.sockets.append(listening_socket("admin", admin.host, admin.port))
-        self.listening.set()
-
-    async def stop(self, timeout: float) -> None:
-        self.timeout = timeout
-        self.stopping.set()
-        await self.drained.wait()
-
-    def close(self) -> None:
-        for listener in self.sockets:
-            listener.close()
-
-
-@pytest.fixture
-def config() -> Config:
-    return Config(
-        endpoints=(Endpoint(name="cn", base_url="http://127.0.0.1:1"),),
-        server=Server(port=0, drain_timeout=7.0),
-        admin=Admin(port=0),
-    )
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_drains_and_ends_with_0(
-    config: Config, capfd: pytest.CaptureFixture[str], number: signal.Signals
-) -> None:
-    app = TinyApp(config)
-    running = asyncio.create_task(serve(app, config))
-    await app.listening.wait()
-    os.kill(os.getpid(), number)
-    await app.stopping.wait()
-    assert not running.done()
-    app.drained.set()
-    assert await running == 0
-    assert app.timeout == 7.0
-    (data, admin) = (f"http://127.0.0.1:{s.getsockname()[1]}" for s in app.sockets)
-    assert capfd.readouterr().out == (
-        f"glm-proxy {__version__} listens on {data}, admin on {admin}\n"
-    )
-    app.close()
-
-
-async def test_a_second_signal_ends_at_once(config: Config) -> None:
-    app = TinyApp(config)
-    running = asyncio.create_task(serve(app, config))
-    await app.listening.wait()
-    os.kill(os.getpid(), signal.SIGTERM)
-    await app.stopping.wait()
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert await running == 128 + signal.SIGTERM
-    app.close()
-
-
-async def test_an_admin_port_in_use_names_the_admin_port(
-    config: Config, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_an_admin_port_in_use_names_the_admin_port(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"endpoints: [{{{CN}}}]")
     with listening_socket("admin", "127.0.0.1", 0) as taken:
-        port = taken.getsockname()[1]
-        app = TinyApp(config.model_copy(update={"admin": Admin(port=port)}))
-        assert await serve(app, config) == 1
-    assert capfd.readouterr().err == (
-        f"glm-proxy: admin.port {port} on 127.0.0.1 is in use;"
+        number = str(taken.getsockname()[1])
+        ports = ("--port", "0", "--admin-port", number)
+        code, _, said = await asyncio.to_thread(python, "serve", "--config", str(path), *ports)
+    assert code == 1
+    assert said.endswith(
+        f"glm-proxy: admin.port {number} on 127.0.0.1 is in use;"
         " choose another with --admin-port or admin.port\n"
     )
-    app.close()
 
 
 async def test_a_second_signal_ends_a_process_with_a_running_exchange(tmp_path: Path) -> None:

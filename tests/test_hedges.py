@@ -146,7 +146,7 @@ async def test_the_first_useful_event_wins_and_the_late_attempt_hears_of_it_at_o
         began = time.monotonic()
         await asyncio.wait_for(pair.late.calls[0].gone.wait(), SOON)
         assert time.monotonic() - began < SOON
-        vitals = [vitals for _, vitals in pair.app._knowledge._health[""]]
+        vitals = [vitals for _, vitals in pair.app.house.knowledge._health[""]]
         assert not any(one.busy for one in vitals)  # known now, not when the answer is over
         over.set()
         assert await one.chunk() == event("good")

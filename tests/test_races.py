@@ -357,7 +357,7 @@ async def nothing_is_left(run: Run) -> None:
             found = await samples(app, name)
         assert found, name
     now = time.monotonic() + 3600
-    for health in app._knowledge._health.values():
+    for health in app.house.knowledge._health.values():
         for candidate, vitals in health:
             assert not vitals.busy, f"{where}: {candidate} has an attempt that never ended"
             breaker = vitals.breaker

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from proxy.admin import page
 from proxy.admin.answers import as_json
-from proxy.admin.guard import TokenCheck, harden, host_check, origin_check
+from proxy.admin.guard import Hosts, TokenCheck, harden, host_check, origin_check
 from proxy.admin.rules import access_check, require_rules
 from proxy.observe.metrics import Scrape
 
@@ -38,7 +38,7 @@ class Readiness:
 def make_admin(
     scrape: Callable[[str], Scrape] | None,
     ready: Callable[[], Readiness],
-    allowed_hosts: Iterable[str] = (),
+    allowed_hosts: Hosts | None = None,
     routes: Iterable[web.AbstractRouteDef] = (),
     *,
     token: TokenCheck | None = None,
@@ -56,7 +56,7 @@ def make_admin(
     admin = _Admin(scrape, ready)
     app = web.Application(
         middlewares=[
-            host_check(frozenset(allowed_hosts)),
+            host_check(allowed_hosts or Hosts()),
             origin_check,
             access_check(token or TokenCheck(None), anybody_reads=anybody_reads),
         ],

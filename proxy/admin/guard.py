@@ -14,7 +14,7 @@ import hmac
 import ipaddress
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -50,14 +50,28 @@ async def harden(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = HEADERS["Server"]
 
 
-def host_check(names: frozenset[str]) -> Middleware:
+class Hosts:
+    """The names that the listener is reached by, besides addresses and `localhost`."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.use(names)
+
+    def use(self, names: Iterable[str]) -> None:
+        """From now on these."""
+        self._names = frozenset(map(_canonical, names))
+
+    def has(self, host: str) -> bool:
+        """Whether that value of `Host` is ours."""
+        return _is_ours(host, self._names)
+
+
+def host_check(known: Hosts) -> Middleware:
     """Refuses every request whose `Host` is not ours (421, RFC 9110 §15.5.20)."""
-    known = frozenset(map(_canonical, names))
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         hosts = request.headers.getall("Host", [])
-        if len(hosts) != 1 or not _is_ours(hosts[0], known):
+        if len(hosts) != 1 or not known.has(hosts[0]):
             raise web.HTTPMisdirectedRequest(text="421: unknown Host; see admin.hosts\n")
         return await handler(request)
 
@@ -92,10 +106,14 @@ class TokenCheck:
     address keeps the operator out."""
 
     def __init__(self, token: Secret | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._digest = None if token is None else _digest(token.reveal())
+        self.use(token)
         self._clock = clock
         self._tries: dict[str, deque[float]] = {}
         """When each address guessed, the latest guesser last."""
+
+    def use(self, token: Secret | None) -> None:
+        """From now on this one; None: nobody has it."""
+        self._digest = None if token is None else _digest(token.reveal())
 
     def refusal(
         self, request: web.Request, *, as_password: bool = False
@@ -105,7 +123,7 @@ class TokenCheck:
         `as_password`: HTTP Basic will do too (RFC 7617), with any name and the token as password.
         """
         if self._digest is None:
-            return 403, "no_token", "this needs a token: set admin.token, and start again"
+            return 403, "no_token", "this needs a token: set admin.token"
         values = request.headers.getall("Authorization", [])
         given = _credential(values[0], as_password=as_password) if len(values) == 1 else ""
         if hmac.compare_digest(_digest(given), self._digest):

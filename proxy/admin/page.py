@@ -18,8 +18,9 @@ from aiohttp import ETag, web
 _INDEX = "index.html"
 _SCRIPTS = (
     *("charts.js", "connection.js", "detail.js", "dom.js", "exchanges.js", "format.js", "live.js"),
-    *("main.js", "now.js", "pane.js", "playground.js", "race.js", "sse.js", "stages.js"),
-    *("tables.js", "waterfall.js", "words.js", "words_en.js", "words_zh.js"),
+    *("main.js", "models.js", "now.js", "pane.js", "playground.js", "race.js", "sse.js"),
+    *("stages.js", "tables.js", "token.js", "waterfall.js", "words.js", "words_en.js"),
+    "words_zh.js",
 )
 FILES: Mapping[str, tuple[str, str]] = {
     _INDEX: (_INDEX, "text/html"),

@@ -90,6 +90,10 @@ class Playground:
         self._ways = ways
         self._running = 0
 
+    def use(self, ways: Ways) -> None:
+        """From now on these; what is under way goes on."""
+        self._ways = ways
+
     def routes(self) -> list[web.AbstractRouteDef]:
         return [web.post("/admin/playground", refusing(self.send))]
 

@@ -168,7 +168,7 @@ def table(keys: list[VirtualKey], now: float) -> Table:
     """One row per key, the oldest first."""
     shown = Table(title=None, box=None, pad_edge=False, header_style="bold")
     for heading in ("id", "name", "state", "created", "expires", "routes", "models", "limits"):
-        shown.add_column(heading, overflow="fold")
+        shown.add_column(heading, overflow="fold", no_wrap=heading == "id")
     for key in keys:
         limits = key.allowance.model_dump(exclude_none=True)
         row = (

@@ -2,49 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import importlib
-import io
 import os
+import resource
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING
 
 import click
 import uvloop
 from aiohttp import http_parser
 
-from proxy import __version__
-from proxy.cli.settings import config_option, read_settings
-from proxy.config import Config, Log
-from proxy.net.listen import CannotListen
-from proxy.observe.app_log import configure_logging
+from proxy.cli.settings import WRONG_SETTINGS, config_option, load_settings, read_settings
+from proxy.cli.state import home_of
+from proxy.config import Config, ConfigError, exposed
+from proxy.net.door import raise_file_limit
+from proxy.net.listen import CannotListen, Listeners
+from proxy.observe.app_log import log_to, own_log
 from proxy.observe.folder import CannotShare
-from proxy.observe.lines import LineWriter
+from proxy.state.home import StateError
+from proxy.workers import activation
+from proxy.workers.activation import Systemd, WrongSocket
+from proxy.workers.channel import FOLDER, Channel
+from proxy.workers.cpus import usable
+from proxy.workers.drain import ENDING
+from proxy.workers.folder import RunFolder
+from proxy.workers.words import ERROR, Direct, say
+
+if TYPE_CHECKING:
+    from proxy.app import App
 
 PORT = click.IntRange(0, 65535)
-_LAST_LINES = 1.0
-"""Seconds to wait for the last log lines to be written."""
-
-
-class App(Protocol):
-    """What is run here: `proxy.app.App`."""
-
-    @property
-    def data_address(self) -> tuple[str, int]: ...
-
-    @property
-    def admin_address(self) -> tuple[str, int]: ...
-
-    async def start(self) -> None:
-        """Listen. Raises CannotListen or CannotShare, and has then closed what it had opened."""
-
-    async def stop(self, timeout: float) -> None:
-        """Take no new exchange, let running ones finish for `timeout` seconds, close all."""
 
 
 @click.command()
@@ -55,38 +46,116 @@ class App(Protocol):
 def command(path: Path | None, host: str | None, port: int | None, admin_port: int | None) -> None:
     """Run the proxy.
 
-    SIGTERM or SIGINT lets running exchanges finish within server.drain_timeout; a second one ends
-    the process at once. Exit codes: 0 stopped, 1 cannot run, 2 wrong settings.
+    SIGTERM or SIGINT lets running exchanges finish within server.drain_timeout; a second one tells
+    their clients and ends within two seconds. SIGHUP reads the settings again. SIGUSR2, with
+    server.workers, starts the program anew on the same sockets. Exit codes: 0 stopped, 1 cannot
+    run, 2 wrong settings, 128 + N ended by a second signal N.
     """
     _hold_standard_streams()
-    given = {"server.host": host, "server.port": port, "admin.port": admin_port}
-    config = read_settings(
-        path, {name: value for name, value in given.items() if value is not None}
-    )
+    # A dump of our memory would hold keys.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    environ = dict(os.environ)
+    for name in activation.VARIABLES:  # they are for this process, and not for its children
+        os.environ.pop(name, None)
+    given: dict[str, object] = {"server.host": host, "server.port": port, "admin.port": admin_port}
+    overrides = {name: value for name, value in given.items() if value is not None}
+    config = read_settings(path, overrides)
     _require_c_parser()
     if config.tracing != "off":
         _require_otel()
-    # Only now: it is the slowest import, and wrong settings are told without it.
-    from proxy.app import App as ProxyApp
-
-    _keep_out_of_collections()
-    with _own_log(config.log):
-        code = uvloop.run(serve(ProxyApp(config), config))
+    _require_home(config)
+    raise_file_limit()
+    try:
+        # From now on clients may be waiting: a signal to end is kept until somebody listens to it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        inherited = activation.inherited(environ, os.getpid())
+        server, admin = config.server, config.admin
+        listeners = Listeners.open((server.host, server.port), (admin.host, admin.port), inherited)
+        if open_to_all := list(exposed(config, *listeners.hosts)):
+            click.echo(ConfigError("the listeners", open_to_all), err=True)
+            sys.exit(WRONG_SETTINGS)
+        old = inherited.get(activation.UPGRADE)
+        serving = _Serving(path, overrides, environ, Channel(old) if old else None)
+        code = serving.run(config, listeners)
+    except (CannotListen, CannotShare, WrongSocket) as error:
+        say(f"glm-proxy: {error}", ERROR)
+        code = 1
     sys.exit(code)
 
 
-async def serve(app: App, config: Config) -> int:
-    """Run `app` until a signal has stopped it. The exit code."""
-    with _signals() as received:
+class _Serving:
+    """The two ways to run, and what they share."""
+
+    def __init__(
+        self,
+        path: Path | None,
+        overrides: dict[str, object],
+        environ: dict[str, str],
+        old: Channel | None,
+    ) -> None:
+        self._load = partial(load_settings, path, overrides)
+        self._environ = environ
+        self._systemd = Systemd(environ)
+        self._old = old
+
+    def run(self, config: Config, listeners: Listeners) -> int:
+        """The exit code. Raises CannotShare."""
+        return (self._alone if config.server.workers == 1 else self._many)(config, listeners)
+
+    def _alone(self, config: Config, listeners: Listeners) -> int:
+        from proxy.workers.alone import Alone
+
+        app = _made(config)
+        _keep_out_of_collections()
+        with own_log(config.log):
+            alone = Alone(app, config, self._load, self._systemd, self._old)
+            return uvloop.run(alone.serve(listeners))
+
+    def _many(self, config: Config, listeners: Listeners) -> int:
+        # Everything that a worker needs is here before the fork.
+        from proxy.workers.master import Master
+        from proxy.workers.successor import Command
+
+        folder = self._folder(config)
+        fitted = _same if folder is None else folder.used_by
+        log_to(Direct(ERROR), config.log)
+        count = config.server.workers
         try:
-            await app.start()
-        except (CannotListen, CannotShare) as error:
-            click.echo(f"glm-proxy: {error}", err=True)
-            return 1
-        data, admin = _url(app.data_address), _url(app.admin_address)
-        _say(f"glm-proxy {__version__} listens on {data}, admin on {admin}", sys.stdout)
-        await received.get()
-        return await _drain(app, config.server.drain_timeout, received)
+            _keep_out_of_collections()
+            return Master(
+                fitted(config),
+                usable() if count == "auto" else count,
+                listeners,
+                make=_made,
+                load=lambda: fitted(self._load()),
+                command=Command.own(self._environ),
+                systemd=self._systemd,
+                folder=folder,
+                old=self._old,
+            ).run()
+        finally:
+            if folder is not None:
+                folder.remove()
+
+    def _folder(self, config: Config) -> RunFolder | None:
+        if not config.metrics.enabled or config.metrics.folder is not None:
+            return None
+        if self._old is not None and (message := self._old.wait(FOLDER)) and message.data:
+            return RunFolder(Path(os.fsdecode(message.data)))
+        named = self._environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+        return RunFolder.make(Path(named) if named else None)
+
+
+def _made(config: Config) -> App:
+    # Only now: it is the slowest import, and wrong settings are told without it.
+    from proxy.app import App
+    from proxy.state.open import make_home
+
+    return App(config, make_home(home_of(config), strict=config.access == "keys"))
+
+
+def _same(config: Config) -> Config:
+    return config
 
 
 def _hold_standard_streams() -> None:
@@ -112,55 +181,6 @@ def _keep_out_of_collections() -> None:
     gc.freeze()
 
 
-def _say(text: str, stream: TextIO) -> None:
-    """A line for the operator. Where it cannot be written (a full disk), the proxy goes on."""
-    with suppress(OSError):
-        # Unbuffered: what could not be written must not be tried again when the process ends.
-        os.write(stream.fileno(), f"{text}\n".encode())
-
-
-async def _drain(app: App, timeout: float, received: asyncio.Queue[signal.Signals]) -> int:
-    _say(f"stopping within {timeout:g}s; a second signal ends at once", sys.stderr)
-    stopping = asyncio.ensure_future(app.stop(timeout))
-    again = asyncio.ensure_future(received.get())
-    try:
-        await asyncio.wait({stopping, again}, return_when=asyncio.FIRST_COMPLETED)
-        if stopping.done():
-            stopping.result()
-            return 0
-        # As a shell reports a process that a signal ended.
-        return 128 + again.result()
-    finally:
-        stopping.cancel()
-        again.cancel()
-
-
-@contextmanager
-def _signals() -> Iterator[asyncio.Queue[signal.Signals]]:
-    """SIGTERM and SIGINT as they come, instead of their default effect."""
-    loop = asyncio.get_running_loop()
-    received: asyncio.Queue[signal.Signals] = asyncio.Queue()
-    caught = (signal.SIGTERM, signal.SIGINT)
-    for number in caught:
-        loop.add_signal_handler(number, received.put_nowait, number)
-    try:
-        yield received
-    finally:
-        for number in caught:
-            loop.remove_signal_handler(number)
-
-
-@contextmanager
-def _own_log(settings: Log) -> Iterator[None]:
-    """The proxy's own messages on standard error; `format: off` is about the access log only."""
-    lines = LineWriter(io.FileIO(2, "wb", closefd=False))
-    configure_logging(settings.level, "text" if settings.format == "text" else "json", lines)
-    try:
-        yield
-    finally:
-        lines.close(_LAST_LINES)
-
-
 def _require_c_parser() -> None:
     """aiohttp's Python parser accepts malformed requests that its C parser refuses."""
     if http_parser.HttpRequestParser.__module__ == "aiohttp._http_parser":
@@ -169,6 +189,16 @@ def _require_c_parser() -> None:
         "aiohttp runs without its C parser, which is needed to refuse malformed requests;"
         " install aiohttp from a wheel and unset AIOHTTP_NO_EXTENSIONS"
     )
+
+
+def _require_home(config: Config) -> None:
+    """Where state is kept may need a package that is not installed."""
+    from proxy.state.open import make_home
+
+    try:
+        make_home(home_of(config))
+    except StateError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _require_otel() -> None:
@@ -189,8 +219,3 @@ def _require_otel() -> None:
             f"tracing needs the Python package {missing!r}, which is not installed;"
             " pip install '.[otel]' in its folder, or set tracing: off"
         ) from None
-
-
-def _url(address: tuple[str, int]) -> str:
-    host, port = address[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -8,6 +8,7 @@ fixed       what needs a restart to change
 yaml_file   YAML with the line of every key
 problems    what is wrong, in words
 unused      what has no effect, in words
+exposed     what would be open to other machines
 units, secret, origin, types   how single values are read and checked
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from proxy.config.attempts import Admission, Attempts, Breaker, Hedge
 from proxy.config.effective import effective
+from proxy.config.exposed import exposed
 from proxy.config.fixed import CannotReload, unchangeable
 from proxy.config.limits import Allowance, Limits
 from proxy.config.load import bundled, load
@@ -68,6 +70,7 @@ __all__ = [
     "Tracing",
     "bundled",
     "effective",
+    "exposed",
     "load",
     "unchangeable",
 ]

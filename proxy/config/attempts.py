@@ -87,3 +87,6 @@ class Admission(Section):
     learned where it is silent. A number: that many. off: no limit and no waiting."""
     wait: SecondsOrZero = 30.0
     """Longest wait for a free place; a request that would wait longer is refused at once (429)."""
+    queue: Count = 1000
+    """Most requests that wait at one place: a model at an endpoint, with one group of keys. When
+    they are more, the last one of the caller with the most of them is refused (429)."""

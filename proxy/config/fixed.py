@@ -54,11 +54,12 @@ def _at(config: Config, path: tuple[str, ...]) -> object:
 
 def _was(value: object) -> str:
     """Sections may hold what is nobody's business, and are long."""
-    if isinstance(value, BaseModel | Secret):
-        return ""
-    shown = {None: "not set", True: "true", False: "false"}.get(value) if _is_word(value) else None
-    return f" (was {shown or value})"
-
-
-def _is_word(value: object) -> bool:
-    return value is None or isinstance(value, bool)
+    match value:
+        case None:
+            return " (was not set)"
+        case bool():
+            return f" (was {str(value).lower()})"
+        case BaseModel() | Secret():
+            return ""
+        case _:
+            return f" (was {value})"

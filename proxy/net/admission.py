@@ -81,15 +81,16 @@ class Admission:
         since      when the request came; asked again after a refusal, it keeps its place by it
         deadline   when to give up, on the clock of this object
 
-        TooBusy at the deadline, or at once when the wait would be longer.
+        TooBusy at the deadline, at once when the wait would be longer, and where too many wait:
+        then for the last of the caller that most of them are of.
         """
         now = self._clock()
         door = self._open(place, keys, settings, start, now)
         if settings.limit == "off":
             return Permit(door, door.gate.enter_anyway(now), 0.0)
-        grant = door.gate.enter(now)
+        grant = door.gate.enter(now, caller)
         if grant is None:
-            return await door.wait(caller, since, deadline, now)
+            return await door.wait(caller, since, deadline, now, settings.queue)
         return Permit(door, grant, 0.0)
 
     def try_admit(
@@ -98,6 +99,7 @@ class Admission:
         keys: Sequence[str],
         settings: Settings,
         start: int | None,
+        caller: str,
         *,
         spare: bool,
     ) -> Permit | None:
@@ -108,7 +110,7 @@ class Admission:
         door = self._open(place, keys, settings, start, now)
         if settings.limit == "off":
             return Permit(door, door.gate.enter_anyway(now), 0.0)
-        grant = door.gate.enter_spare(now, spare=spare)
+        grant = door.gate.enter_spare(now, caller, spare=spare)
         return Permit(door, grant, 0.0) if grant is not None else None
 
     def predicted_wait(self, place: Place, now: float) -> float:
@@ -129,7 +131,7 @@ class Admission:
         return door is not None and door.gate.has_other_key(key, self._clock())
 
     def forget(self, endpoints: Collection[str]) -> None:
-        """What was learned there is not true any more. Those who run or wait there are not moved."""
+        """What was learned there is not true any more. Who runs or waits there is not moved."""
         for place in [one for one in self._doors if one.endpoint in endpoints]:
             del self._doors[place]
 
@@ -187,10 +189,15 @@ class _Door:
         self._waiting: dict[Ticket, asyncio.Future[Grant]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    async def wait(self, caller: str, since: float, deadline: float, now: float) -> Permit:
+    async def wait(
+        self, caller: str, since: float, deadline: float, now: float, most: int
+    ) -> Permit:
+        """Raises TooBusy; `most` may wait at once."""
         expected = self.gate.expected_wait(caller, since, now) or 0.0
         if now >= deadline or expected > deadline - now:
             raise self._too_busy(now, expected)
+        if self.gate.waiting >= most:
+            self._make_room(caller, now)
         loop = asyncio.get_running_loop()
         ticket = self.gate.join(caller, since)
         future = self._waiting[ticket] = loop.create_future()
@@ -205,6 +212,13 @@ class _Door:
         finally:
             del self._waiting[ticket]
             timer.cancel()
+
+    def _make_room(self, caller: str, now: float) -> None:
+        """Raises TooBusy where the caller itself is the one too many."""
+        out = self.gate.crowded_out(caller)
+        if out is None:
+            raise self._too_busy(now, self.gate.predicted_wait(now))
+        self._give_up(out)
 
     def release(self, grant: Grant, ending: Ending) -> None:
         self.gate.release(grant, ending, self._clock())

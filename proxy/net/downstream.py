@@ -20,11 +20,12 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
+from proxy.config import Server
 from proxy.core.wire import head
 from proxy.errors import BadHead, ClientError, ClientGone
 from proxy.net.body import RequestBody, too_large
 from proxy.net.client_connection import ClientConnection
-from proxy.net.door import Door, HardLimits, Store
+from proxy.net.door import Door, HardLimits, Store, limits_of
 from proxy.net.event_stream import EventStream
 from proxy.net.reader_watch import unread
 
@@ -216,7 +217,9 @@ class Client:
             size = head.size_of(request.method, request.raw_path, raw)
             head.check_size(size, len(raw), limit=limits.head, count=limits.head_lines)
             version = (request.version.major, request.version.minor)
-            self._waits = head.check(version, request.raw_path, tuple(request.headers.items()))
+            self._waits = head.check(
+                request.method, request.raw_path, version, request.headers.items()
+            )
         except BadHead:
             self._is_last = True
             raise

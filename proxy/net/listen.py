@@ -63,6 +63,11 @@ class Listeners:
             data.close()
             raise
 
+    @property
+    def hosts(self) -> tuple[str, str]:
+        """The IP addresses they are bound to."""
+        return self.data.getsockname()[0], self.admin.getsockname()[0]
+
     def close(self) -> None:
         """Accept nothing more here; another process with the same sockets goes on."""
         self.data.close()

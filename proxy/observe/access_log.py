@@ -99,7 +99,8 @@ class AccessLog:
         `limit` lines wait; `now` is the wall clock."""
         self._lines = None if form == "off" else LineWriter(stream, limit=limit)
         self._line = text_line if form == "text" else json_line
-        self._sample = sample
+        self.sample = sample
+        """Share of the ordinary exchanges to log."""
         self._now = now
 
     @property
@@ -112,8 +113,8 @@ class AccessLog:
         if self._lines is None:
             return
         share = 1.0
-        if self._sample < 1.0 and is_ordinary(record):
-            share = self._sample
+        if self.sample < 1.0 and is_ordinary(record):
+            share = self.sample
             if not is_sampled(record.request_id, share):
                 return
         self._lines.write(self._line(record, self._now(), share))

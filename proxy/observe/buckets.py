@@ -49,6 +49,9 @@ OVERHEAD = (
     0.00005, 0.0001, 0.00025, 0.0005, 0.00075, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 )  # fmt: skip
 
+# Waiting to be counted: a file beside us up to a server far away, and the usual time-out of 50 ms.
+STATE = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+
 # Opening a connection: a resolver on this machine up to a SYN that is sent again and again.
 CONNECT = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 

@@ -35,6 +35,7 @@ MERGE: Mapping[str, Merge] = MappingProxyType(
         "glm_proxy_admission_resting_keys": "max",
         "glm_proxy_breaker_state": "max",
         "glm_proxy_config_last_reload_successful": "min",
+        "glm_proxy_state_up": "min",
         "glm_proxy_certificate_expiry_timestamp_seconds": "min",
         # The oldest: a process that did not follow is seen.
         "glm_proxy_config_last_reload_success_timestamp_seconds": "min",
@@ -91,5 +92,6 @@ _UNITS = {
     "_tokens": "tokens",
     "_info": "1",
     "_state": "0 or 1",
+    "_up": "0 or 1",
     "_successful": "0 or 1",
 }

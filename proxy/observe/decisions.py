@@ -20,7 +20,7 @@ class Decisions:
     """Metrics of decisions. `finish` is called once for each finished exchange."""
 
     def __init__(self, registry: CollectorRegistry, names: LabelNames) -> None:
-        self._names = names
+        self.names = names
         self._codes = labels.GLM_CODES | labels.STATUSES | labels.outcomes()
         self._choice = _Choice(registry)
         self._repeats = _Repeats(registry)
@@ -67,7 +67,7 @@ class Decisions:
         for decision, code, failed in _retries(record):
             endpoint = None if failed is None else failed.endpoint
             key = (
-                known(endpoint, self._names.endpoints),
+                known(endpoint, self.names.endpoints),
                 known(code, self._codes),
                 known(decision, labels.RETRIES),
             )
@@ -90,7 +90,7 @@ class Decisions:
         """What it cost to have asked twice: all that was asked but for the answer in use."""
         for attempt in attempts:
             if not attempt.won and attempt.sent is not None:
-                where = (of.route, known(attempt.endpoint, self._names.endpoints))
+                where = (of.route, known(attempt.endpoint, self.names.endpoints))
                 self._lost.hedge_attempts.add(where)
                 if attempt.usage is not None:
                     for kind, count in labels.token_counts(attempt.usage):
@@ -98,7 +98,7 @@ class Decisions:
                             self._lost.hedge_tokens.add((kind, *where), count)
 
     def _lose(self, attempt: AttemptRecord) -> None:
-        endpoint = known(attempt.endpoint, self._names.endpoints)
+        endpoint = known(attempt.endpoint, self.names.endpoints)
         self._lost.attempts.add((endpoint, known(attempt.role, labels.ROLES)))
         if attempt.usage is not None:
             for kind, count in labels.token_counts(attempt.usage):
@@ -106,7 +106,7 @@ class Decisions:
                     self._lost.tokens.add((kind, endpoint), count)
 
     def _where(self, attempt: AttemptRecord) -> tuple[str, str]:
-        names = self._names
+        names = self.names
         return known(attempt.endpoint, names.endpoints), known(attempt.model, names.models)
 
 

@@ -49,7 +49,7 @@ class Watched(Collector):
         self.spans: Callable[[], int] = int
         self.admission: Admission = tuple
         self.breakers: Breakers = tuple
-        self._names = names
+        self.names = names
         self._places: dict[_Place, dict[str, float | None]] = {}
         self._states: dict[_Place, str] = {}
         self._stats: dict[str, Mapping[str, float]] = {}
@@ -82,7 +82,7 @@ class Watched(Collector):
         return states
 
     def _place(self, endpoint: str, model: str) -> _Place:
-        return known(endpoint, self._names.endpoints), known(model, self._names.models)
+        return known(endpoint, self.names.endpoints), known(model, self.names.models)
 
     def collect(self) -> Iterator[Metric]:
         stats, places = self._stats, self._places

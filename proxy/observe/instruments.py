@@ -9,7 +9,7 @@ metrics in `proxy.observe.streams`, what was decided in `proxy.observe.decisions
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info
 
@@ -286,19 +286,31 @@ class Upstream(Group):
         )
 
 
-def build(
-    registry: CollectorRegistry, version: str, endpoints: Iterable[str], regions: Mapping[str, str]
-) -> None:
-    """The version that runs and where the endpoints are, as constant series."""
+class Places:
+    """Where the endpoints are, as constant series."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._info = Info(
+            "glm_proxy_endpoint",
+            "The upstream endpoints and the region that the configuration says each is in (none: it"
+            " says nothing).",
+            ["endpoint"],
+            registry=registry,
+        )
+        self._shown: frozenset[str] = frozenset()
+
+    def show(self, endpoints: frozenset[str], regions: Mapping[str, str]) -> None:
+        """These, and no others."""
+        for endpoint in self._shown - endpoints:
+            self._info.remove(endpoint)
+        for endpoint in sorted(endpoints):
+            self._info.labels(endpoint).info({"region": regions.get(endpoint, NONE)})
+        self._shown = endpoints
+
+
+def build(registry: CollectorRegistry, version: str) -> Places:
+    """Shows the version that runs; and returns what shows where the endpoints are."""
     Info("glm_proxy_build", "The version of glm-proxy that runs.", registry=registry).info(
         {"version": version}
     )
-    where = Info(
-        "glm_proxy_endpoint",
-        "The upstream endpoints and the region that the configuration says each is in (none: it"
-        " says nothing).",
-        ["endpoint"],
-        registry=registry,
-    )
-    for endpoint in sorted(endpoints):
-        where.labels(endpoint).info({"region": regions.get(endpoint, NONE)})
+    return Places(registry)

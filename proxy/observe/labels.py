@@ -141,9 +141,9 @@ class Labels(NamedTuple):
 class LabelNames:
     """The names that the configuration knows; only these appear as label values."""
 
-    routes: frozenset[str]
-    models: frozenset[str]
-    endpoints: frozenset[str]
+    routes: frozenset[str] = frozenset()
+    models: frozenset[str] = frozenset()
+    endpoints: frozenset[str] = frozenset()
     regions: Mapping[str, str] = field(default_factory=dict)
     """Where an endpoint is, for those of which it was said."""
 
@@ -177,3 +177,50 @@ class LabelNames:
             known(record.endpoint, self.endpoints),
             "true" if record.stream else "false",
         )
+
+
+FORMER = 100
+"""Names that the settings do not have any more and that are still known, of each kind."""
+
+Gone = Mapping[str, frozenset[str]]
+"""Values that a label has no more, by the label's name."""
+
+
+class Succession:
+    """The names of one set of settings after the other.
+
+    Those that are removed stay known for a while, since exchanges that have begun with them still
+    run, and what was counted has yet to be read. The series of those removed first end: so many
+    names as the settings have, and `FORMER` more, are all that there can be.
+    """
+
+    def __init__(self, names: LabelNames) -> None:
+        self.known = names
+        """Those in use, and former ones."""
+        self._former: dict[str, dict[str, None]] = {"routes": {}, "models": {}, "endpoints": {}}
+        """By kind, those first that were removed first."""
+
+    def follow(self, names: LabelNames) -> Gone:
+        """`names` are in use from now on. What is not even known any more."""
+        gone: dict[str, frozenset[str]] = {}
+        known: dict[str, frozenset[str]] = {}
+        for kind, former in self._former.items():
+            before, now = getattr(self.known, kind), getattr(names, kind)
+            former |= dict.fromkeys(sorted(before - now - former.keys()))
+            for name in now & former.keys():
+                del former[name]
+            lost = tuple(former)[: max(0, len(former) - FORMER)]
+            for name in lost:
+                del former[name]
+            known[kind] = now | former.keys()
+            gone |= dict.fromkeys(_LABELS[kind], frozenset(lost))
+        self.known = LabelNames(**known, regions=names.regions)
+        return gone
+
+
+_LABELS: Mapping[str, tuple[str, ...]] = {
+    "routes": ("route",),
+    "models": ("requested_model", "served_model", "gen_ai_request_model", "gen_ai_response_model"),
+    "endpoints": ("endpoint", "from_endpoint", "to_endpoint"),
+}
+"""The labels whose values are names of that kind."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from proxy.observe import gauges, labels, stages
+from proxy.observe import gauges, labels, stages, state
 from proxy.observe.instruments import PROVIDER
 
 
@@ -151,6 +151,8 @@ def _process() -> tuple[Label, ...]:
     return (
         Label("generation", "Of the garbage collector; 2 is the oldest.", ("0", "1", "2")),
         Label("log", "Which log.", ("access",)),
+        Label("home", "Where keys, switches and counts are kept.", state.HOMES),
+        Label("operation", "What was asked of it.", state.OPERATIONS),
         Label(
             "result",
             "Whether the settings could be used.",

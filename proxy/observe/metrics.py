@@ -7,7 +7,7 @@ come from `proxy.observe.labels`, so the number of series has a bound that no cl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -35,10 +35,11 @@ from proxy.observe.instruments import (
     Upstream,
     build,
 )
-from proxy.observe.labels import LabelNames, Labels, known
+from proxy.observe.labels import LabelNames, Labels, Succession, known
 from proxy.observe.process import Process
-from proxy.observe.series import Whose, histograms
+from proxy.observe.series import Counters, Whose, instruments
 from proxy.observe.stages import stages
+from proxy.observe.state import HomeObserver, State
 from proxy.observe.streams import Streams
 
 _CLOSE_REASONS = 24
@@ -71,6 +72,7 @@ class Metrics:
         """
         registry = self._registry = registry or CollectorRegistry()
         self._shown: Collector = registry
+        self._succession = Succession(names)
         self._names = names
         self._now = now
         self._outcomes = labels.outcomes()
@@ -82,15 +84,30 @@ class Metrics:
         self._counts = Counts(registry)
         self._refusals = Refusals(registry)
         self._upstream = Upstream(registry)
+        self._state = State(registry)
         self._decisions = Decisions(registry, names)
         self.process = Process(registry, now)
         rooms = (self._gen_ai, self._spans, self._streams, self._upstream, self._decisions)
-        self._histograms = [one for room in rooms for one in histograms(room)]
+        self._instruments = [one for room in (*rooms, self._counts) for one in instruments(room)]
+        self._instruments += instruments(self._state)
+        self._histograms = [one for one in self._instruments if not isinstance(one, Counters)]
         self._watched = Watched(names)
-        build(registry, __version__, names.endpoints, names.regions)
+        self._places = build(registry, __version__)
+        self._places.show(names.endpoints, names.regions)
         registry.register(self._watched)
         # For the whole process: creation times are one more series for each child.
         disable_created_metrics()  # type: ignore[no-untyped-call]
+
+    def rename(self, names: LabelNames) -> None:
+        """The names of the settings in use from now on. See `Succession` for those before them."""
+        gone = self._succession.follow(names)
+        for instrument in self._instruments:
+            instrument.forget(gone)
+        for endpoint in gone["endpoint"]:
+            self._upstream.certificate.remove(endpoint)
+        known = self._succession.known
+        self._names = self._decisions.names = self._watched.names = known
+        self._places.show(names.endpoints, names.regions)
 
     def scrape(self, accept: str) -> Scrape:
         """All metrics, in the format that an `Accept` header asks for."""
@@ -248,15 +265,22 @@ class Metrics:
         self._upstream.closed.add((name, self._reason(reason)))
         self._upstream.age.observe((name,), age)
 
+    # --- state ---------------------------------------------------------------------------------
+
+    def observer(self, home: str) -> HomeObserver:
+        """Shows how a home of state fares, by its kind."""
+        return HomeObserver(self._state, home)
+
     # --- read at each scrape -------------------------------------------------------------------
 
-    def watch_pool(self, endpoint: str, stats: Stats) -> None:
-        """Shows a pool's figures.
+    def watch_pools(self, pools: Mapping[str, Stats]) -> None:
+        """Shows the figures of each endpoint's pool, and of no other from now on.
 
-        `stats` returns any of: connections, opening, idle, streams, waiting (counts) and
+        Each returns any of: connections, opening, idle, streams, waiting (counts) and
         ping_round_trip (seconds). It is called on the loop at each scrape and must not block.
         """
-        self._watched.pools[known(endpoint, self._names.endpoints)] = stats
+        endpoints = self._names.endpoints
+        self._watched.pools = {known(name, endpoints): stats for name, stats in pools.items()}
 
     def watch_admission(self, figures: Admission) -> None:
         """Shows how requests queue for their keys.

@@ -6,16 +6,19 @@ they are shown. `labels` of the library takes longer than what it is asked for.
 
 from __future__ import annotations
 
+import operator
 import re
 from bisect import bisect_left
 from collections import Counter as Counted
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import starmap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.samples import Exemplar
 
+from proxy.observe.labels import Gone
 from proxy.observe.redact import identifier
 
 Key = tuple[str, ...]
@@ -108,6 +111,10 @@ class Histograms:
         if len(values) >= _NOTED:
             self._settle(key, values, exchanges)
 
+    def forget(self, gone: Gone) -> None:
+        """The series with such a label end."""
+        _end(self._parent, self._noted, gone)
+
     def settle(self) -> None:
         """Count what was noted: call it, in the same thread as `observe`, before a scrape."""
         for key, (values, exchanges) in self._noted.items():
@@ -148,6 +155,10 @@ class CountedHistograms:
         if len(noted) >= _COUNTED:
             self._settle(key, noted)
 
+    def forget(self, gone: Gone) -> None:
+        """The series with such a label end."""
+        _end(self._parent, self._noted, gone)
+
     def settle(self) -> None:
         """Count what was noted: call it, in the same thread as `add`, before a scrape."""
         for key, noted in self._noted.items():
@@ -160,15 +171,6 @@ class CountedHistograms:
         buckets = list(map(sum, zip(*counts, strict=True)))
         buckets[0] += sum(numbers) - sum(buckets)
         self._parent.labels(*key).add_counted(buckets, sum(totals))
-
-
-def histograms(room: object) -> Iterator[Histograms | CountedHistograms]:
-    """All of a group of instruments, and of the groups in it."""
-    for one in vars(room).values():
-        if isinstance(one, Histograms | CountedHistograms):
-            yield one
-        elif isinstance(one, Group):
-            yield from histograms(one)
 
 
 class Counters:
@@ -186,3 +188,29 @@ class Counters:
         if child is None:
             child = self._children[key] = self._parent.labels(*key)
         child.inc(max(amount, 0.0))
+
+    def forget(self, gone: Gone) -> None:
+        """The series with such a label end."""
+        _end(self._parent, self._children, gone)
+
+
+Kept = Histograms | CountedHistograms | Counters
+
+
+def instruments(room: object) -> Iterator[Kept]:
+    """All of a group of instruments, and of the groups in it."""
+    for one in vars(room).values():
+        if isinstance(one, Kept):
+            yield one
+        elif isinstance(one, Group):
+            yield from instruments(one)
+
+
+def _end(parent: MetricWrapperBase, children: dict[Key, Any], gone: Gone) -> None:
+    names = parent._labelnames
+    values = [gone.get(name, frozenset()) for name in names]
+    if not any(values):
+        return
+    for key in [one for one in children if any(map(operator.contains, values, one))]:
+        del children[key]
+        parent.remove(*key)

@@ -115,7 +115,8 @@ class Spans:
 
     def __init__(self, service: str, version: str, addresses: Mapping[str, Address]) -> None:
         """`service` is the name of this one; `addresses` are by endpoint."""
-        self._addresses = addresses
+        self.addresses = addresses
+        """By endpoint; replaced whole, in another thread."""
         # Not `create`, which reads the environment.
         self._resource = Resource(
             {
@@ -174,7 +175,7 @@ class Spans:
             ("first_token", attempt.first_token),
             ("first_content", attempt.first_content),
         )
-        address = self._addresses.get(attempt.endpoint)
+        address = self.addresses.get(attempt.endpoint)
         return ReadableSpan(
             _attempt_name(attempt, record),
             _context(ids),

@@ -58,8 +58,8 @@ class Tracing:
         """`endpoints`: the base URL of each. Starts a thread."""
         for name in _NOISY:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-        addresses = {name: _address(url) for name, url in endpoints.items()}
-        self._delivery = _Delivery(settings, Spans(settings.service, __version__, addresses))
+        spans = Spans(settings.service, __version__, _addresses(endpoints))
+        self._delivery = _Delivery(settings, spans)
         self._processor = BatchSpanProcessor(
             self._delivery,
             max_queue_size=_QUEUE,
@@ -68,6 +68,10 @@ class Tracing:
         )
         self._given = 0
         self._refused = 0
+
+    def use(self, endpoints: Mapping[str, str]) -> None:
+        """From now on these base URLs."""
+        self._delivery.spans.addresses = _addresses(endpoints)
 
     @property
     def dropped(self) -> int:
@@ -103,7 +107,7 @@ class _Delivery(SpanExporter):
         """Exchanges that wait no more."""
         self.lost = 0
         """Spans."""
-        self._spans = spans
+        self.spans = spans
         self._status: int | None = None
         """Of the latest answer to a batch."""
         self._failing = False
@@ -125,7 +129,7 @@ class _Delivery(SpanExporter):
         """What is in the queue are finished exchanges."""
         self.taken += len(spans)
         waited = (one for one in spans if isinstance(one, Finished))
-        spans = [span for one in waited for span in self._spans.of(one)]
+        spans = [span for one in waited for span in self.spans.of(one)]
         result = SpanExportResult.FAILURE
         if not self._given_up:
             self._status = None
@@ -163,6 +167,10 @@ class _Delivery(SpanExporter):
             self._endpoint,
             reason,
         )
+
+
+def _addresses(endpoints: Mapping[str, str]) -> dict[str, Address]:
+    return {name: _address(url) for name, url in endpoints.items()}
 
 
 def _address(url: str) -> Address:

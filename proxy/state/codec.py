@@ -16,9 +16,9 @@ import orjson
 from pydantic import ValidationError
 
 from proxy.config import Allowance
-from proxy.core.policy import access, switches
+from proxy.core.policy import access
 from proxy.core.policy.access import KeySecret, VirtualKey
-from proxy.core.policy.switches import Switch
+from proxy.core.policy.switches import Switch, check_name
 from proxy.state.home import Entry
 
 T = TypeVar("T")
@@ -127,9 +127,12 @@ def _known(allowance: Any) -> dict[str, Any]:
 
 
 def _switch(fields: Mapping[str, Any]) -> Switch:
+    model, to = _text(fields["model"]), _text(fields["to"])
+    for name in (model, to):
+        check_name(name)
     return Switch(
-        switches.check_name(_text(fields["model"])),
-        switches.check_name(_text(fields["to"])),
+        model,
+        to,
         _time_or_none(fields["until"]),
         _time(fields["since"]),
         _text(fields["by"]),

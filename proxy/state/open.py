@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.config import State
-from proxy.state.home import Home
+from proxy.state.home import Home, StateError
 from proxy.state.memory import MemoryHome
 
 
@@ -19,6 +19,14 @@ def make_home(state: State | None, *, strict: bool = True) -> Home:
         from proxy.state.sqlite.home import SqliteHome
 
         return SqliteHome(state.path, state.timeout, strict=strict)
-    from proxy.state.redis.home import RedisHome
-
+    try:
+        from proxy.state.redis.home import RedisHome
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing == "proxy":
+            raise
+        raise StateError(
+            f"state in Redis needs the Python package {missing!r}, which is not installed;"
+            " pip install '.[redis]' in its folder, or keep state in a file: sqlite:PATH"
+        ) from None
     return RedisHome(state)

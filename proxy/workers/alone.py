@@ -6,28 +6,28 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from proxy.config import Config, ConfigError
-from proxy.config.fixed import CannotReload
-from proxy.net.listen import CannotListen, Listeners
+from proxy.config import CannotReload, Config, ConfigError
+from proxy.net.listen import Listeners
 from proxy.observe.app_log import LOGGER
 from proxy.observe.folder import CannotShare
 from proxy.state.home import StateError
 from proxy.workers import channel
 from proxy.workers.activation import Systemd
 from proxy.workers.channel import Channel
-from proxy.workers.drain import Stoppable, drain
+from proxy.workers.drain import ENDING, Stoppable, drain
 from proxy.workers.words import ERROR, OUT, listening, refused, say, stopping
 
 log = logging.getLogger(LOGGER)
 
-_ENDING = (signal.SIGTERM, signal.SIGINT)
-
 
 class App(Stoppable, Protocol):
     """What is run here: `proxy.app.App`."""
+
+    on_reload: Callable[[], Awaitable[None]] | None
+    """Reads and uses the settings again, for the operator's listener."""
 
     @property
     def data_address(self) -> tuple[str, int]: ...
@@ -35,11 +35,14 @@ class App(Stoppable, Protocol):
     @property
     def admin_address(self) -> tuple[str, int]: ...
 
-    async def start(self, listeners: Listeners | None = None) -> None:
-        """Listen. Raises CannotListen, CannotShare or StateError, having closed what was open."""
+    async def start(self, listeners: Listeners) -> None:
+        """Listen. Raises CannotShare, StateError or ConfigError, having closed what was open."""
 
     async def reload(self, config: Config) -> None:
         """Use these settings from now on. Raises CannotReload; then nothing is changed."""
+
+    def settings_refused(self) -> None:
+        """Settings were to be loaded and could not be: those before them stay."""
 
 
 class Alone:
@@ -55,6 +58,7 @@ class Alone:
         old: Channel | None = None,
     ) -> None:
         self._app = app
+        app.on_reload = self._read_again
         self._config = config
         self._load = load
         self._systemd = systemd
@@ -63,12 +67,12 @@ class Alone:
         self._hurry = asyncio.Event()
         self._last: signal.Signals | None = None
 
-    async def serve(self, listeners: Listeners | None = None) -> int:
+    async def serve(self, listeners: Listeners) -> int:
         """The exit code."""
         with _caught(self._signals):
             try:
                 await self._app.start(listeners)
-            except (CannotListen, CannotShare, StateError) as error:
+            except (CannotShare, StateError, ConfigError) as error:
                 say(f"glm-proxy: {error}", ERROR)
                 return 1
             say(listening(self._app.data_address, self._app.admin_address), OUT)
@@ -80,7 +84,7 @@ class Alone:
                 return await self._drain()
 
     async def _until_told(self) -> None:
-        while (number := await self._signals.get()) not in _ENDING:
+        while (number := await self._signals.get()) not in ENDING:
             if number == signal.SIGHUP:
                 await self._reload()
             else:
@@ -92,15 +96,24 @@ class Alone:
 
     async def _reload(self) -> None:
         self._systemd.reloading()
+        with suppress(ConfigError, CannotReload):
+            await self._read_again()
+        self._systemd.ready()
+
+    async def _read_again(self) -> None:
+        """Raises ConfigError and CannotReload, and has told the operator then."""
         try:
-            config = await asyncio.to_thread(self._load)
+            try:
+                config = await asyncio.to_thread(self._load)
+            except ConfigError:
+                self._app.settings_refused()
+                raise
             await self._app.reload(config)
         except (ConfigError, CannotReload) as error:
-            say(refused(error), ERROR)
-        else:
-            self._config = config
-            log.warning("the settings were read again")
-        self._systemd.ready()
+            say(refused(error.problems), ERROR)
+            raise
+        self._config = config
+        log.info("the settings were read again")
 
     async def _drain(self) -> int:
         self._systemd.stopping()
@@ -112,7 +125,7 @@ class Alone:
         return 0 if self._last is None else 128 + self._last
 
     async def _impatience(self) -> None:
-        while (number := await self._signals.get()) not in _ENDING:
+        while (number := await self._signals.get()) not in ENDING:
             pass
         self._last = number
         self._hurry.set()
@@ -142,9 +155,10 @@ class _beside:
 def _caught(signals: asyncio.Queue[signal.Signals]) -> Iterator[None]:
     """Signals as they come, instead of their default effect."""
     loop = asyncio.get_running_loop()
-    numbers = (*_ENDING, signal.SIGHUP, signal.SIGUSR2)
+    numbers = (*ENDING, signal.SIGHUP, signal.SIGUSR2)
     for number in numbers:
         loop.add_signal_handler(number, signals.put_nowait, number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     try:
         yield
     finally:

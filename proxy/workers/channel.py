@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import select
 import socket
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from proxy.config import Config, Secret
 
@@ -30,6 +31,8 @@ SETTINGS: Final = "settings"
 """To a worker, with the settings; it answers `RELOADED` or, with the reasons, `REFUSED`."""
 RELOADED: Final = "reloaded"
 REFUSED: Final = "refused"
+KEPT: Final = "kept"
+"""To a worker: others were to be read and could not be used, so those it has stay."""
 RELOAD: Final = "reload"
 """From a worker: read the settings again. It is answered as it answers `SETTINGS`."""
 FOLDER: Final = "folder"
@@ -91,6 +94,17 @@ class Channel:
             file.seek(0)  # the place in it came along
             return Message(kind.decode(), file.read())
 
+    def wait(self, kind: str, within: float = 5.0) -> Message | None:
+        """The next message, which must be of this kind; `None` if there is none in time."""
+        poll = select.poll()
+        poll.register(self._end, select.POLLIN)
+        poll.poll(within * 1000)
+        try:
+            message = self.receive()
+        except EOFError:
+            return None
+        return message if message is not None and message.kind == kind else None
+
     def close(self) -> None:
         self._end.close()
 
@@ -98,7 +112,7 @@ class Channel:
 class _Pickler(pickle.Pickler):
     """Copies of a `Secret` show its mask; a worker needs what is behind it."""
 
-    def reducer_override(self, value: object) -> object:
+    def reducer_override(self, value: object) -> Any:
         if isinstance(value, Secret):
             return Secret, (value.reveal(), value.reference)
         return NotImplemented

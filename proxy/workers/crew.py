@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, NoReturn
 
 from proxy.observe.app_log import LOGGER
 from proxy.workers.channel import Channel, Message
+from proxy.workers.drain import ENDING
 
 log = logging.getLogger(LOGGER)
 
@@ -21,9 +22,7 @@ _SILENCE: Final = 7.0
 _HELD_UP: Final = 2.0
 """Seconds between two of the master's own looks that mean that it was held up itself, and perhaps
 its workers with it: they all get their time again."""
-IGNORED: Final = (
-    *(signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU),
-)
+IGNORED: Final = (*(signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU),)
 """What is for the master, and may reach its workers when it is sent to all."""
 
 
@@ -87,7 +86,7 @@ class Crew:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            for number in (*ENDING, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             for number in IGNORED:
                 signal.signal(number, signal.SIG_IGN)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import Final, Protocol
 
+ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+"""What tells a process to end."""
 _AT_ONCE: Final = 1.5
 """Seconds for the last words to clients and the log, once nobody wants to wait any longer."""
 

@@ -27,6 +27,7 @@ from proxy.workers import channel, worker
 from proxy.workers.activation import Systemd
 from proxy.workers.channel import Channel
 from proxy.workers.crew import IGNORED, Crew, Ended, Worker
+from proxy.workers.drain import ENDING
 from proxy.workers.folder import RunFolder
 from proxy.workers.pace import Pace
 from proxy.workers.reload import Reload
@@ -167,10 +168,12 @@ class Master:
     def _announce(self) -> None:
         """Once, when all of the first workers are ready."""
         ready = [one for one in self._crew.staying() if one.ready]
-        if self._announced or len(ready) < self._target:
+        if self._announced or self._code is not None or len(ready) < self._target:
             return
         self._announced = True
-        data, admin = (one.getsockname()[:2] for one in (self._listeners.data, self._listeners.admin))
+        data, admin = (
+            one.getsockname()[:2] for one in (self._listeners.data, self._listeners.admin)
+        )
         say(listening(data, admin), OUT)
         self._systemd.ready()
         if self._old is not None:
@@ -196,7 +199,7 @@ class Master:
     # --- signals -------------------------------------------------------------------------------
 
     def _signalled(self, number: signal.Signals, now: float) -> None:
-        if number in (signal.SIGTERM, signal.SIGINT):
+        if number in ENDING:
             self._end(number, now)
         elif self._code is not None:
             log.warning("%s has no effect: this is the end", number.name)
@@ -227,8 +230,10 @@ class Master:
         self._deadline = now + self._settings.config.server.drain_timeout + _SLACK
         for one in self._crew.staying():
             self._dismiss(one)
-        if self._successor is not None and not replaced:
-            self._successor.kill()
+        if not replaced:
+            self._listeners.close()  # else the kernel would go on to take connections for us
+            if self._successor is not None:
+                self._successor.kill()
 
     def _expire(self, now: float) -> None:
         if now >= self._deadline:
@@ -243,7 +248,9 @@ class Master:
         if self._successor is not None:
             log.warning("a successor is starting already")
         elif os.getpid() == 1:
-            log.warning("the first process of a container cannot be followed: replace the container")
+            log.warning(
+                "the first process of a container cannot be followed: replace the container"
+            )
         else:
             try:
                 self._successor = Successor.start(self._command, self._listeners)
@@ -304,9 +311,10 @@ class Master:
         self._wake, self._waker = socket.socketpair()
         self._wake.setblocking(False)
         self._waker.setblocking(False)
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, *IGNORED)
+        numbers = (*ENDING, signal.SIGCHLD, *IGNORED)
         before = {one: signal.signal(one, self._caught) for one in numbers}
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         try:
             yield
         finally:

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable
 
 from proxy.config import Config, ConfigError, Problem
-from proxy.config.fixed import CannotReload, unchangeable
+from proxy.config.fixed import unchangeable
 from proxy.observe.app_log import LOGGER
 from proxy.workers import channel
 from proxy.workers.activation import Systemd
@@ -71,7 +71,7 @@ class Reload:
                 worker.settings = self.number + 1
                 self._accept()
             else:
-                self._refuse(pickle.loads(message.data))
+                self._refuse(pickle.loads(message.data), by=worker)
             self._go_on()
         elif message.kind == channel.REFUSED:
             log.error("worker %d refused the settings of the others; it is replaced", worker.pid)
@@ -106,9 +106,13 @@ class Reload:
         log.info("the settings were read again")
         self._tell(channel.RELOADED, b"")
 
-    def _refuse(self, problems: tuple[Problem, ...]) -> None:
+    def _refuse(self, problems: tuple[Problem, ...], by: Worker | None = None) -> None:
+        """`by` has counted it already."""
         self._fresh = self.config
         say(refused(problems), ERROR)
+        for one in self._crew.staying():
+            if one.ready and one is not by:
+                one.channel.send(channel.KEPT)
         self._tell(channel.REFUSED, pickle.dumps(problems))
 
     def _tell(self, kind: str, data: bytes) -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -29,7 +29,7 @@ _ABOVE: Final = 64
 class Command:
     """How this program was started."""
 
-    words: Sequence[str]
+    words: list[str]
     environ: Mapping[str, str]
 
     @classmethod

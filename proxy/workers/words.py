@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
 from proxy import __version__
-from proxy.config import ConfigError
-from proxy.config.fixed import CannotReload
-from proxy.config.problems import Problem
+from proxy.config import Problem
 
 OUT: Final = 1
 ERROR: Final = 2
@@ -24,6 +23,16 @@ def say(text: str, stream: int) -> None:
             os.write(stream, f"{text}\n".encode())
 
 
+class Direct:
+    """Writes log lines without a thread, which a process that forks must not have."""
+
+    def __init__(self, stream: int) -> None:
+        self._stream = stream
+
+    def write(self, line: bytes) -> None:
+        say(line.decode().removesuffix("\n"), self._stream)
+
+
 def listening(data: tuple[str, int], admin: tuple[str, int]) -> str:
     return f"glm-proxy {__version__} listens on {_url(data)}, admin on {_url(admin)}"
 
@@ -32,10 +41,11 @@ def stopping(timeout: float) -> str:
     return f"stopping within {timeout:g}s; a second signal ends at once"
 
 
-def refused(problems: ConfigError | CannotReload | tuple[Problem, ...]) -> str:
+def refused(problems: Iterable[Problem]) -> str:
     """New settings that are not used, with every reason."""
-    reasons = problems if isinstance(problems, tuple) else problems.problems
-    return "\n".join(["glm-proxy: the settings stay as they were", *(f"  {one}" for one in reasons)])
+    return "\n".join(
+        ["glm-proxy: the settings stay as they were", *(f"  {one}" for one in problems)]
+    )
 
 
 def _url(address: tuple[str, int]) -> str:

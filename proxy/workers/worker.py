@@ -10,23 +10,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 import uvloop
 
 from proxy.app import App
-from proxy.config import Config
-from proxy.config.fixed import CannotReload
-from proxy.net.listen import CannotListen, Listeners
+from proxy.config import CannotReload, Config, ConfigError, Problem
+from proxy.net.listen import Listeners
 from proxy.observe.app_log import LOGGER, own_log
 from proxy.observe.folder import CannotShare
 from proxy.state.home import StateError
 from proxy.workers import channel
 from proxy.workers.channel import Channel, Message
-from proxy.workers.drain import drain
+from proxy.workers.drain import ENDING, drain
 
 log = logging.getLogger(LOGGER)
 
@@ -52,19 +50,23 @@ class _Worker:
         self._config = config
         self._make = make
         self._master = master
-        self._settings: asyncio.Queue[Config] = asyncio.Queue()
+        self._settings: asyncio.Queue[Config | asyncio.Future[None]] = asyncio.Queue()
+        """To be used, one after the other; whoever waits for those before it is in between."""
+        self._asked: list[asyncio.Future[None]] = []
+        """Who asked the master to read them again."""
         self._hurry = asyncio.Event()
+        self._app: App
         self._told: asyncio.Future[bool]
         """To stop: whether others accept connections meanwhile."""
 
     async def live(self, listeners: Listeners) -> int:
         self._told = asyncio.get_running_loop().create_future()
-        app = self._make(self._config)
+        app = self._app = self._make(self._config)
         with self._listening():
             beating = asyncio.ensure_future(self._beat())
             try:
                 await app.start(listeners)
-            except (CannotListen, CannotShare, StateError) as error:
+            except (CannotShare, StateError, ConfigError) as error:
                 self._master.send(channel.FAILED, str(error).encode())
                 return 1
             else:
@@ -74,6 +76,7 @@ class _Worker:
                 beating.cancel()
 
     async def _serve(self, app: App) -> None:
+        app.on_reload = self._ask
         self._master.send(channel.READY)
         reloading = asyncio.ensure_future(self._reload(app))
         try:
@@ -89,29 +92,47 @@ class _Worker:
 
     async def _reload(self, app: App) -> None:
         while True:
-            config = await self._settings.get()
+            found = await self._settings.get()
+            if isinstance(found, asyncio.Future):
+                found.set_result(None)
+                continue
             try:
-                await app.reload(config)
+                await app.reload(found)
             except CannotReload as error:
                 self._master.send(channel.REFUSED, pickle.dumps(error.problems))
             else:
-                self._config = config
+                self._config = found
                 self._master.send(channel.RELOADED)
+
+    async def _ask(self) -> None:
+        """Have the settings read again, for all workers. Raises CannotReload."""
+        asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asked.append(asked)
+        if not self._master.send(channel.RELOAD):
+            self._answer([Problem("", "the master does not listen")])
+        await asyncio.shield(asked)
+
+    def _answer(self, problems: Sequence[Problem]) -> None:
+        asked, self._asked = self._asked, []
+        for one in asked:
+            if problems:
+                one.set_exception(CannotReload(problems))
+            else:
+                self._settings.put_nowait(one)
 
     # --- what it is told -----------------------------------------------------------------------
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        ending = (signal.SIGTERM, signal.SIGINT)
-        for number in ending:
+        for number in ENDING:
             loop.add_signal_handler(number, self._master.send, channel.LEAVING)
         loop.add_reader(self._master.fileno(), self._read)
         try:
             yield
         finally:
             loop.remove_reader(self._master.fileno())
-            for number in ending:
+            for number in ENDING:
                 loop.remove_signal_handler(number)
 
     def _read(self) -> None:
@@ -131,6 +152,12 @@ class _Worker:
             self._hurry.set()
         elif message.kind == channel.SETTINGS:
             self._settings.put_nowait(channel.unpacked(message.data))
+        elif message.kind == channel.KEPT:
+            self._app.settings_refused()
+        elif message.kind == channel.RELOADED:
+            self._answer(())
+        elif message.kind == channel.REFUSED:
+            self._answer(pickle.loads(message.data))
 
     def _stop(self, *, replaced: bool) -> None:
         if not self._told.done():

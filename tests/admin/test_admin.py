@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from proxy.admin.app import Readiness, make_admin
+from proxy.admin.guard import Hosts
 from proxy.observe.labels import LabelNames
 from proxy.observe.metrics import Metrics, Scrape
 from tests.fakes.records import a_record
@@ -90,7 +91,7 @@ class Admin:
 async def admin() -> AsyncIterator[Admin]:
     admin = Admin()
     app = make_admin(
-        lambda accept: admin.scrape(accept), lambda: admin.readiness, ["Proxy.Example"]
+        lambda accept: admin.scrape(accept), lambda: admin.readiness, Hosts(["Proxy.Example"])
     )
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
     await runner.setup()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession, web
 from multidict import CIMultiDict
 
-from proxy.admin.guard import TokenCheck, harden, host_check, origin_check
+from proxy.admin.app import Readiness, make_admin
+from proxy.admin.guard import Hosts, TokenCheck, harden, host_check, origin_check
 from proxy.config import Secret
 
 
@@ -18,7 +21,7 @@ async def _hello(request: web.Request) -> web.Response:
 
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
-    app = web.Application(middlewares=[host_check(frozenset({"proxy.example"})), origin_check])
+    app = web.Application(middlewares=[host_check(Hosts({"proxy.example"})), origin_check])
     app.router.add_get("/", _hello)
     app.router.add_post("/", _hello)
     app.on_response_prepare.append(harden)
@@ -117,13 +120,21 @@ async def test_two_origins_are_refused(port: int) -> None:
 class _Asked:
     """A request as far as the token is concerned."""
 
-    def __init__(self, *authorizations: str) -> None:
+    def __init__(self, *authorizations: str, remote: str = "192.0.2.1") -> None:
         self.headers = CIMultiDict(("Authorization", value) for value in authorizations)
+        self.remote = remote
 
 
-def _refusal(check: TokenCheck, *authorizations: str) -> int | None:
-    refusal = check.refusal(_Asked(*authorizations))  # type: ignore[arg-type]
+def _refusal(
+    check: TokenCheck, *authorizations: str, remote: str = "192.0.2.1", as_password: bool = False
+) -> int | None:
+    asked: Any = _Asked(*authorizations, remote=remote)
+    refusal = check.refusal(asked, as_password=as_password)
     return None if refusal is None else refusal[0]
+
+
+def _basic(pair: str) -> str:
+    return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
 def test_without_a_token_in_the_settings_nobody_may_act() -> None:
@@ -157,5 +168,124 @@ def test_guessing_is_slowed_down_and_the_right_token_still_works() -> None:
     tries = [_refusal(check, f"Bearer {guess}") for guess in range(12)]
     assert tries == [401] * 10 + [429] * 2
     assert _refusal(check, "Bearer secret-token") is None
-    now += 10.0
-    assert [_refusal(check, "Bearer x"), _refusal(check, "Bearer x")] == [401, 429]
+    assert _refusal(check, "Bearer x", remote="192.0.2.2") == 401  # another address
+    now += 59.9
+    assert _refusal(check, "Bearer x") == 429
+    now += 0.2
+    tries = [_refusal(check, "Bearer x") for _ in range(12)]
+    assert tries == [401] * 10 + [429] * 2
+
+
+def test_who_shows_nothing_guesses_nothing() -> None:
+    """A browser asks without a token first, each time."""
+    check = TokenCheck(Secret("secret-token"), clock=lambda: 100.0)
+    assert {_refusal(check) for _ in range(50)} == {401}
+    assert _refusal(check, "Bearer x") == 401
+
+
+def test_guessers_from_many_addresses_take_no_more_room() -> None:
+    check = TokenCheck(Secret("secret-token"), clock=lambda: 100.0)
+    for number in range(10_000):
+        _refusal(check, "Bearer x", remote=str(number))
+    assert len(check._tries) == 4096
+    for _ in range(10):
+        _refusal(check, "Bearer x", remote="9999")
+    assert _refusal(check, "Bearer x", remote="9999") == 429
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        (_basic("admin:secret-token"), None),
+        (_basic(":secret-token"), None),
+        (_basic("anybody at all:secret-token").replace("Basic", "bAsIc"), None),
+        ("Bearer secret-token", None),
+        (_basic("secret-token"), 401),
+        (_basic("secret-token:"), 401),
+        (_basic("admin:secret-token:"), 401),
+        (_basic("admin: secret-token"), 401),
+        ("Basic secret-token", 401),
+        ("Basic !!!", 401),
+        ("Basic " + base64.b64encode(b"a:\xff").decode(), 401),
+        ("Basic", 401),
+        ("Digest secret-token", 401),
+    ],
+)
+def test_for_reading_the_token_may_be_a_password(given: str, status: int | None) -> None:
+    check = TokenCheck(Secret("secret-token"))
+    assert _refusal(check, given, as_password=True) == status
+    if given.lower().startswith("basic"):
+        assert _refusal(check, given) == 401
+
+
+# --- the rules -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def remote() -> AsyncIterator[int]:
+    """A listener that other machines reach, as far as its rules are concerned."""
+    routes = [web.get("/admin/status", _hello), web.post("/admin/reload", _hello)]
+    app = make_admin(
+        None,
+        lambda: Readiness(ready=True),
+        routes=routes,
+        token=TokenCheck(Secret("secret-token")),
+        anybody_reads=False,
+    )
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "authorization", "status", "challenge"),
+    [
+        ("GET", "/livez", None, 200, None),
+        ("GET", "/readyz", None, 200, None),
+        ("GET", "/metrics", None, 404, None),  # there are none here
+        ("GET", "/", None, 401, "Basic"),
+        ("GET", "/page/main.js", None, 401, "Basic"),
+        ("GET", "/admin/status", None, 401, "Basic"),
+        ("GET", "/admin/status", _basic("a:secret-token"), 200, None),
+        ("GET", "/admin/status", "Bearer secret-token", 200, None),
+        ("GET", "/", _basic("a:secret-token"), 200, None),
+        ("POST", "/admin/reload", None, 401, "Bearer"),
+        ("POST", "/admin/reload", _basic("a:secret-token"), 401, "Bearer"),
+        ("POST", "/admin/reload", "Bearer secret-token", 200, None),
+        ("GET", "/admin/nowhere", None, 404, None),
+        ("POST", "/admin/status", None, 405, None),
+    ],
+)
+async def test_where_other_machines_reach_it_looking_needs_the_token_too(
+    remote: int,
+    method: str,
+    path: str,
+    authorization: str | None,
+    status: int,
+    challenge: str | None,
+) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    async with (
+        ClientSession() as session,
+        session.request(method, f"http://127.0.0.1:{remote}{path}", headers=headers) as answer,
+    ):
+        assert answer.status == status
+        asked = answer.headers.get("WWW-Authenticate")
+        assert (None if asked is None else asked.partition(" ")[0]) == challenge
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_a_foreign_host_or_page_is_refused_before_its_token_is_looked_at(
+    remote: int,
+) -> None:
+    token = {"Authorization": "Bearer secret-token"}
+    url = f"http://127.0.0.1:{remote}/admin/reload"
+    async with ClientSession() as session:
+        async with session.post(url, headers=token | {"Host": "evil.example"}) as answer:
+            assert answer.status == 421
+        async with session.post(url, headers=token | {"Origin": "http://evil.example"}) as answer:
+            assert answer.status == 403

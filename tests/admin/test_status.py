@@ -248,10 +248,10 @@ async def test_looking_changes_nothing_of_what_is_known(tmp_path: Path) -> None:
     async with proxy(tmp_path, routes=ROUTES) as app:
         for model in ("glm-4.6", "glm-4.5", "glm-4.6"):
             await ask(app.data_address, CHAT, chat(model))
-        before = app._knowledge.models()
+        before = app.house.knowledge.models()
         for _ in range(3):
             await status_of(app)
-        assert app._knowledge.models() == before
+        assert app.house.knowledge.models() == before
 
 
 @pytest.mark.parametrize("evil", ["<img src=x>", "'\">&#60;", "m" * 256, GLM_KEY])

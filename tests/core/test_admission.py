@@ -22,7 +22,7 @@ def a_gate(*keys: str, most: int | None = None) -> Gate:
 
 
 def entered(gate: Gate, now: float = 0.0) -> Grant:
-    grant = gate.enter(now)
+    grant = gate.enter(now, "ann")
     assert grant is not None
     return grant
 
@@ -43,10 +43,10 @@ def test_the_number_never_exceeded_comes_from_settings_or_the_models_record(
 def test_a_changed_number_holds_for_the_next_request() -> None:
     gate = a_gate(most=1)
     entered(gate)
-    assert gate.enter(0.0) is None
+    assert gate.enter(0.0, "ann") is None
     gate.use(("key",), 2, 0.0)
     entered(gate)
-    assert gate.enter(0.0) is None
+    assert gate.enter(0.0, "ann") is None
     gate.use(("key",), None, 0.0)
     entered(gate)
     assert gate.figures(0.0) == Figures(waiting=0, in_flight=3, limit=0, resting=0)
@@ -86,7 +86,7 @@ def test_while_all_keys_rest_the_one_that_returns_first_is_used() -> None:
     gate.rest("a", 20.0)
     gate.rest("b", 10.0)
     assert entered(gate).key == "b"
-    assert gate.enter(0.0) is None
+    assert gate.enter(0.0, "ann") is None
     ticket = gate.join("caller", 0.0)
     assert gate.serve(0.0) == []
     assert gate.look_again(0.0) == 10.0
@@ -125,18 +125,18 @@ def test_a_spare_place_leaves_a_tenth_free_and_one_at_least(
     gate = a_gate(most=most)
     for _ in range(running):
         entered(gate)
-    assert (gate.enter_spare(0.0, spare=True) is not None) == given
+    assert (gate.enter_spare(0.0, "ann", spare=True) is not None) == given
 
 
 def test_a_place_without_waiting_is_not_taken_from_those_who_wait() -> None:
     gate = a_gate(most=1)
-    last = gate.enter_spare(0.0, spare=False)
+    last = gate.enter_spare(0.0, "ann", spare=False)
     assert last is not None
-    assert gate.enter_spare(0.0, spare=False) is None
+    assert gate.enter_spare(0.0, "ann", spare=False) is None
     gate.join("caller", 0.0)
     gate.release(last, Ending.DONE, 1.0)
-    assert gate.enter_spare(1.0, spare=False) is None
-    assert gate.enter(1.0) is None
+    assert gate.enter_spare(1.0, "ann", spare=False) is None
+    assert gate.enter(1.0, "ann") is None
 
 
 def test_switched_off_there_is_no_limit_and_nothing_is_learned() -> None:
@@ -204,7 +204,7 @@ def test_the_mean_follows_the_latest_service_times() -> None:
 def test_what_was_not_served_has_no_service_time(ending: Ending) -> None:
     gate = a_gate(most=1)
     gate.release(entered(gate), ending, 3.0)
-    gate.enter(10.0)
+    gate.enter(10.0, "ann")
     assert gate.predicted_wait(10.0) == 0.0
 
 
@@ -270,7 +270,7 @@ class AnyCourse(RuleBasedStateMachine):
         assert self.most is None or grant.limit.in_flight <= self.most
 
     def ask(self, caller: str, since: float) -> None:
-        grant = self.gate.enter(self.now)
+        grant = self.gate.enter(self.now, caller)
         if grant is not None:
             assert not self.waiting
             self.was_given(grant, caller, since)
@@ -299,7 +299,7 @@ class AnyCourse(RuleBasedStateMachine):
 
     @rule(spare=st.booleans())
     def hedge(self, spare: bool) -> None:
-        grant = self.gate.enter_spare(self.now, spare=spare)
+        grant = self.gate.enter_spare(self.now, "ann", spare=spare)
         if grant is not None:
             assert not self.waiting
             assert grant.kind is not Kind.PROBE

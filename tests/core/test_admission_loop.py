@@ -85,7 +85,7 @@ class World:
     # --- a caller ---
 
     def ask(self, request: Request) -> None:
-        grant = self.gate.enter(self.now)
+        grant = self.gate.enter(self.now, request.caller)
         if grant is not None:
             self.send(request, grant)
         else:

@@ -95,3 +95,22 @@ def test_the_number_ahead_and_the_length_are_always_right(
             queue.remove(ticket)
             tickets.remove(ticket)
     assert len(order(queue).split()) == len(tickets)
+
+
+def test_where_one_is_too_many_the_longest_line_loses_its_last() -> None:
+    queue = a_queue(("a", 1), ("b", 1), ("b", 2), ("b", 3), ("c", 1), ("c", 2))
+    out = queue.crowded_out("new")
+    assert out is not None
+    assert (out.caller, out.age[0]) == ("b", 3)
+    assert queue.crowded_out("b") is None
+    queue.remove(out)
+    assert queue.crowded_out("c") is None  # none is longer than its own
+
+
+def test_a_turn_may_be_left_to_the_next_one() -> None:
+    queue = a_queue(("a", 1), ("b", 2), ("b", 3))
+    assert queue.next(lambda caller: True) == "a"
+    assert queue.next(lambda caller: caller != "a") == "b"
+    assert queue.next(lambda caller: False) is None
+    assert queue.pop(10.0, "b")[0].age[0] == 2
+    assert order(queue) == "a1 b3"

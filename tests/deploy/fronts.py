@@ -68,7 +68,6 @@ def _haproxy_places(folder: Path, port: int, proxies: list[int]) -> Mapping[str,
         "server two 127.0.0.1:8081 check port 9091": (
             f"server two 127.0.0.1:{data[1]} check port {admin[1]}"
         ),
-        "inter 2s": "inter 100ms",
     }
 
 
@@ -199,7 +198,7 @@ async def front(
 
 
 async def listens(port: int, process: asyncio.subprocess.Process, log: Path) -> None:
-    """Returns when the program accepts on `port`; fails with its last words when it ends instead."""
+    """Returns when the program accepts on `port`; fails with its last words when it ends."""
     async with asyncio.timeout(_READY):
         while True:
             assert process.returncode is None, log.read_text()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import aiohttp
 import orjson
 from aiohttp import web
+from yarl import URL
 
 LONGEST = 15.0
 """Seconds that anything here may take; a guard, no measure."""
@@ -46,13 +47,24 @@ class Told(NamedTuple):
 
 
 async def get(url: str, method: str = "GET") -> Told:
+    return await send(url, method)
+
+
+async def send(
+    url: str, method: str, body: object = None, headers: Mapping[str, str] | None = None
+) -> Told:
+    """A request whose path is as it stands; `body` is bytes, or becomes JSON."""
+    said = dict(headers or {})
+    if body is not None and not isinstance(body, bytes):
+        body = orjson.dumps(body)
+        said.setdefault("Content-Type", "application/json")
     async with (
         aiohttp.ClientSession() as session,
         asyncio.timeout(LONGEST),
-        session.request(method, url) as answer,
+        session.request(method, URL(url, encoded=True), data=body, headers=said) as answer,
     ):
-        headers = {name.lower(): value for name, value in answer.headers.items()}
-        return Told(answer.status, headers, await answer.read())
+        found = {name.lower(): value for name, value in answer.headers.items()}
+        return Told(answer.status, found, await answer.read())
 
 
 class Watching:

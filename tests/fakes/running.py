@@ -14,12 +14,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.app import App
 from proxy.config import load
+from proxy.state.home import Home
 from tests.fakes.upstream import ScriptedUpstream
 
 
 @asynccontextmanager
-async def running(folder: Path, settings: dict[str, Any]) -> AsyncIterator[App]:
-    """A proxy with `settings`, on free ports, its access log off."""
+async def running(
+    folder: Path, settings: dict[str, Any], home: Home | None = None
+) -> AsyncIterator[App]:
+    """A proxy with `settings`, on free ports, its access log off; `home` is its home of state."""
     base = {
         "server": {"port": 0, "drain_timeout": 0},
         "admin": {"port": 0},
@@ -27,7 +30,7 @@ async def running(folder: Path, settings: dict[str, Any]) -> AsyncIterator[App]:
     }
     path = folder / "proxy.yaml"
     path.write_text(yaml.safe_dump(base | settings), encoding="utf-8")
-    app = App(load(path, {}))
+    app = App(load(path, {}), home)
     await app.start()
     try:
         yield app

@@ -57,6 +57,8 @@ class ScriptedUpstream:
         self._server: asyncio.Server | None = None
         self.tasks: set[asyncio.Task[None]] = set()
         self.transports: set[asyncio.Transport] = set()
+        self.connections = 0
+        """Opened so far."""
         self.port = 0
         self._authority = trustme.CA() if h2 else None
 
@@ -142,6 +144,7 @@ class _H1Server(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.upstream.transports.add(self.transport)
+        self.upstream.connections += 1
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -261,6 +264,7 @@ class _H2Server(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.upstream.transports.add(self.transport)
+        self.upstream.connections += 1
         self.h2.initiate_connection()
         self.flush()
 

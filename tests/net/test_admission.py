@@ -47,7 +47,7 @@ class Hall:
         return task
 
     def hedge(self, *, spare: bool = True) -> Permit | None:
-        return self.admission.try_admit(PLACE, self.keys, self.settings, None, spare=spare)
+        return self.admission.try_admit(PLACE, self.keys, self.settings, None, "ann", spare=spare)
 
     @property
     def figures(self) -> Figures:
@@ -277,7 +277,7 @@ async def test_a_place_nobody_has_asked_for_knows_nothing() -> None:
 
 def visit(admission: Admission, name: str) -> Permit:
     permit = admission.try_admit(
-        Place("cn", name, "glm-4.6"), ["key"], Settings(), None, spare=False
+        Place("cn", name, "glm-4.6"), ["key"], Settings(), None, name, spare=False
     )
     assert permit is not None
     return permit

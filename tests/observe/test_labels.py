@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from proxy.errors import GluedStream, NoCandidate, ProxyError, StreamCut, TooBusy
-from proxy.observe.labels import GLM_CODES, Bounded, LabelNames, known, outcomes, status_class
+from proxy.observe.labels import (
+    FORMER,
+    GLM_CODES,
+    Bounded,
+    LabelNames,
+    Succession,
+    known,
+    outcomes,
+    status_class,
+)
 from tests.fakes.records import a_record
 
 NAMES = LabelNames.of(routes=["fast-chat"], models=["glm-4.6", "glm-4-flash"], endpoints=["cn"])
@@ -76,3 +85,36 @@ def test_words_of_another_room_are_bounded_in_number() -> None:
         "idle",
         "none",
     ]
+
+
+def _named(*routes: str, endpoint: str = "cn") -> LabelNames:
+    return LabelNames.of(routes=routes, models=["glm-4.6"], endpoints=[endpoint])
+
+
+def test_names_that_the_settings_have_no_more_stay_known_for_a_while() -> None:
+    succession = Succession(_named("first"))
+    for number in range(FORMER):
+        assert not any(succession.follow(_named(f"route-{number}")).values())
+    assert "first" in succession.known.routes
+    gone = succession.follow(_named("last"))
+    assert gone["route"] == {"first"}
+    assert not gone["endpoint"]
+    assert "first" not in succession.known.routes
+    assert "route-0" in succession.known.routes
+
+
+def test_a_name_that_comes_back_is_as_good_as_new() -> None:
+    succession = Succession(_named("first"))
+    succession.follow(_named("other"))
+    succession.follow(_named("first"))
+    for number in range(FORMER - 1):
+        assert not succession.follow(_named("first", f"route-{number}"))["route"]
+    assert {"first", "other"} <= succession.known.routes
+
+
+def test_regions_are_those_of_the_settings_in_use() -> None:
+    succession = Succession(_named("first"))
+    regions: dict[str, str | None] = {"moon": "far"}
+    succession.follow(LabelNames.of(routes=[], models=[], endpoints=["moon"], regions=regions))
+    assert succession.known.endpoints == {"cn", "moon"}
+    assert succession.known.regions == {"moon": "far"}

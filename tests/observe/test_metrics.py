@@ -282,8 +282,7 @@ def test_a_pool_is_asked_for_its_figures_at_each_scrape(scraped: Scraped) -> Non
         "waiting": 4.0,
         "ping_round_trip": 0.012,
     }
-    scraped.metrics.watch_pool("cn", lambda: figures)
-    scraped.metrics.watch_pool("global", lambda: {"connections": 1.0})
+    scraped.metrics.watch_pools({"cn": lambda: figures, "global": lambda: {"connections": 1.0}})
     connections = "glm_proxy_pool_connections"
     states = [
         scraped.value(connections, endpoint="cn", state=s) for s in ("open", "opening", "idle")
@@ -323,7 +322,7 @@ def everything(scraped: Scraped) -> None:
     scraped.metrics.finish(a_record(outcome='quoted " \\ and\nbroken'))
     scraped.metrics.connected("cn", 0.001, 0.02, 0.03, "h2")
     scraped.metrics.connection_closed("cn", 'a "reason" \\ and\nmore', 3.0)
-    scraped.metrics.watch_pool("cn", lambda: {"connections": 1, "streams": 2})
+    scraped.metrics.watch_pools({"cn": lambda: {"connections": 1, "streams": 2}})
     scraped.metrics.watch_log("access", lambda: 0)
     figures = {"waiting": 1, "in_flight": 2, "limit": 2, "resting_keys": 0}
     scraped.metrics.watch_admission(lambda: [("cn", 'a "model"', figures)])
@@ -417,7 +416,7 @@ def test_a_pool_is_read_when_a_scrape_begins_and_not_where_its_text_is_made(
         readers.append(threading.current_thread())
         return {"streams": 1.0}
 
-    scraped.metrics.watch_pool("cn", figures)
+    scraped.metrics.watch_pools({"cn": figures})
     scrape = scraped.metrics.scrape("")
     with ThreadPoolExecutor(1) as other:
         text = other.submit(scrape.text).result()
@@ -469,3 +468,58 @@ def test_finishing_an_exchange_is_cheap(scraped: Scraped) -> None:
     for _ in range(1000):
         scraped.metrics.finish(record)
     assert (time.perf_counter() - started) / 1000 < 0.0005
+
+
+# --- other settings ------------------------------------------------------------------------------
+
+
+def _settings(number: int) -> LabelNames:
+    endpoint = f"endpoint-{number}"
+    return LabelNames.of(
+        routes=[f"route-{number}"],
+        models=[f"model-{number}"],
+        endpoints=[endpoint],
+        regions={endpoint: "moon"},
+    )
+
+
+def _exchange(number: int) -> Record:
+    model, endpoint = f"model-{number}", f"endpoint-{number}"
+    return a_record(
+        route=f"route-{number}",
+        requested_model=model,
+        served_model=model,
+        endpoint=endpoint,
+        attempts=(an_attempt(model=model, endpoint=endpoint),),
+    )
+
+
+def test_however_often_names_change_the_series_are_bounded() -> None:
+    scraped = Scraped()
+
+    def change(number: int) -> None:
+        scraped.metrics.rename(_settings(number))
+        scraped.metrics.finish(_exchange(number))
+        scraped.metrics.connected(f"endpoint-{number}", 0.1, 0.1, 0.1, "h2", 1e9)
+
+    for number in range(FORMER + 1):
+        change(number)
+    full = scraped.series()
+    for number in range(FORMER + 1, FORMER + 40):
+        change(number)
+    assert scraped.series() <= full
+    text = scraped.text()
+    assert f'route="route-{FORMER + 39}"' in text
+    assert 'route="route-38"' not in text
+    assert '"model-38"' not in text
+    assert '"endpoint-38"' not in text
+
+
+def test_an_exchange_that_ends_under_other_settings_is_counted_under_its_own_names() -> None:
+    scraped = Scraped()
+    scraped.metrics.rename(_settings(1))
+    scraped.metrics.rename(_settings(2))
+    scraped.metrics.finish(_exchange(1))
+    assert 'route="route-1"' in scraped.text()
+    assert scraped.value("glm_proxy_endpoint_info", endpoint="endpoint-1", region="moon") is None
+    assert scraped.value("glm_proxy_endpoint_info", endpoint="endpoint-2", region="moon") == 1

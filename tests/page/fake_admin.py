@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.admin import page
-from tests.page.samples import a_detail, a_status
+from tests.page.samples import a_detail, a_status, a_switch, an_entry
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -58,8 +58,12 @@ class FakeAdmin:
         self.exchanges: dict[str, list[dict[str, Any]]] = {}
         """By kind, newest or slowest first."""
         self.details: dict[str, dict[str, Any]] = {}
+        self.entries: list[dict[str, Any]] = []
+        """Of the audit, newest first."""
+        self.orders: list[tuple[str, str, dict[str, Any] | None]] = []
+        """What was to be switched or undone: method, model or nothing, body."""
         self.refusal: tuple[int, str] | None = None
-        """Status and message of the playground's answer, in place of a stream."""
+        """Status and message of the answer to the playground, or to an order."""
         self.silent = False
         """No status each second, only what the test says."""
         self.port = 0
@@ -126,6 +130,11 @@ class FakeAdmin:
         app.router.add_get("/admin/exchanges", self._get_exchanges)
         app.router.add_get("/admin/exchanges/{id}", self._get_exchange)
         app.router.add_post("/admin/playground", self._post_playground)
+        app.router.add_get("/admin/audit", self._get_audit)
+        app.router.add_get("/admin/models", self._get_models)
+        app.router.add_put("/admin/models/{model:[^/]+}", self._put_model)
+        app.router.add_delete("/admin/models/{model:[^/]+}", self._delete_models)
+        app.router.add_delete("/admin/models", self._delete_models)
         app.on_response_prepare.append(_harden)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -155,6 +164,38 @@ class FakeAdmin:
             return _error(404, "not_found", "it is no longer kept")
         return web.json_response(detail)
 
+    async def _get_audit(self, request: web.Request) -> web.Response:
+        return web.json_response({"entries": self.entries})
+
+    async def _get_models(self, request: web.Request) -> web.Response:
+        return web.json_response({"switches": self.status["switches"]})
+
+    async def _put_model(self, request: web.Request) -> web.Response:
+        model, body = request.match_info["model"], await request.json()
+        if (refused := self._refused(request)) is not None:
+            return refused
+        self.orders.append(("PUT", model, body))
+        made = a_switch(model=model, to=body["to"], by="admin", until=None)
+        self.status["switches"] = [*self.status["switches"], made]
+        self.entries.insert(0, an_entry(actor="admin", subject=f"{model} -> {body['to']}"))
+        return web.json_response(made)
+
+    async def _delete_models(self, request: web.Request) -> web.Response:
+        if (refused := self._refused(request)) is not None:
+            return refused
+        model = request.match_info.get("model", "")
+        self.orders.append(("DELETE", model, None))
+        before: list[dict[str, Any]] = self.status["switches"]
+        self.status["switches"] = [one for one in before if model not in ("", one["model"])]
+        return web.json_response({"reset": len(before) - len(self.status["switches"])})
+
+    def _refused(self, request: web.Request) -> web.Response | None:
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return _error(401, "unauthorized", "the token is wrong")
+        if self.refusal is not None:
+            return _error(self.refusal[0], "bad_request", self.refusal[1])
+        return None
+
     async def _get_live(self, request: web.Request) -> web.StreamResponse:
         """The status at once and each second, and what the test says."""
         async with self._stream(request) as stream:
@@ -176,10 +217,8 @@ class FakeAdmin:
         return {name: value for name, value in self.status.items() if name not in seldom}
 
     async def _post_playground(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
-            return _error(401, "unauthorized", "the token is wrong")
-        if self.refusal is not None:
-            return _error(self.refusal[0], "invalid_request", self.refusal[1])
+        if (refused := self._refused(request)) is not None:
+            return refused
         asked = Asked(await request.json(), self._loop)
         self._asked.put(asked)
         try:

@@ -139,6 +139,7 @@ def a_live_status(**changes: Any) -> dict[str, Any]:
         "reasons": [],
         "in_flight": 4,
         "finished": 1234,
+        "switches": [],
         "window": a_window(),
         "history": a_history(),
         "running": [a_running()],
@@ -189,6 +190,28 @@ def a_candidate(**changes: Any) -> dict[str, Any]:
         "resting_keys": 0,
     }
     return candidate | changes
+
+
+def a_switch(**changes: Any) -> dict[str, Any]:
+    switch = {
+        "model": "glm-4.6",
+        "to": "glm-4-flash",
+        "until": NOW + 7200,
+        "since": NOW,
+        "by": "cli:root",
+    }
+    return switch | changes
+
+
+def an_entry(**changes: Any) -> dict[str, Any]:
+    """Of the audit."""
+    entry = {
+        "at": NOW,
+        "actor": "cli:root",
+        "action": "model.set",
+        "subject": "glm-4.6 -> glm-4-flash for 2h",
+    }
+    return entry | changes
 
 
 def a_status(**changes: Any) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from tests.page.samples import (
     a_running,
     a_status,
     a_summary,
+    a_switch,
     an_attempt,
     an_endpoint,
+    an_entry,
 )
 from tests.page.view import View, set_size
 
@@ -51,12 +53,14 @@ def poisoned(text: str) -> FakeAdmin:
         timeline=[{"stage": text, "start_s": 0.0, "duration_s": 1.0}],
         attempts=[an_attempt(endpoint=text, model=text, outcome=text, role=text)],
     )
+    admin.entries = [an_entry(actor=text, action=text, subject=text)]
     admin.status = a_status(
         version=text,
         ready=False,
         reasons=[text],
         settings=text,
         models=[text],
+        switches=[a_switch(model=text, to=text, by=text)],
         running=[a_running(requested_model=text, route=text, endpoint=text, stage=text)],
         candidates=[a_candidate(route=text, model=text, endpoint=text, breaker=text)],
         endpoints=[an_endpoint(name=text, region=text, state=text)],
@@ -73,6 +77,7 @@ def test_hostile_words_are_shown_as_text(browser: Chrome, text: str) -> None:
         view.open(admin.url)
         view.until(lambda: view.rows == ["one"])
         view.until(lambda: view.all("#model option"))
+        view.until(lambda: view.all("#switches-table tr") and view.all("#audit-table tr"))
         view.find("tr[data-id='one'] button").click()
         view.until(lambda: view.all("#detail[open] .bars"))
         view.run("document.getElementById('detail').close()")

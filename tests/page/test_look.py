@@ -13,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 from proxy.observe import labels
 from tests.page.browser import browser_log
 from tests.page.fake_admin import POLICY, FakeAdmin
-from tests.page.samples import a_summary
+from tests.page.samples import a_summary, a_switch, an_entry
 from tests.page.test_files import FOLDER
 from tests.page.view import View, set_media, set_size
 
@@ -27,6 +27,9 @@ def fill(view: View, admin: FakeAdmin) -> None:
     view.until(lambda: len(view.rows) == 2)
     view.until(lambda: view.all("#model option"))
     view.until_text("#settings-text", "endpoints")
+    admin.entries = [an_entry(), an_entry(action="something.new")]
+    admin.say("status", {"switches": [a_switch(), a_switch(model="own", until=None)]})
+    view.until(lambda: view.all("#switches-table button") and view.all("#audit-table table"))
 
 
 def switch(view: View, language: str) -> None:
@@ -67,7 +70,7 @@ def test_no_english_is_left_on_the_chinese_page(view: View, admin: FakeAdmin) ->
     )
     known = r"glm[-\w.]*|fast-chat|cn(-north)?|sg|global|run-1|completed|upstream_failed|TTFB|TTFT"
     known += r"|p\d\d|token|endpoint|key|API|PING|ID|Ctrl|Enter|Explain machine.*|admin|endpoints:"
-    known += r"|- name: cn|api_key.*"
+    known += r"|- name: cn|api_key.*|own|cli:root|for 2h|something.new"
     left = {
         word
         for text in [shown, *labels]
@@ -223,6 +226,8 @@ def test_every_control_and_picture_has_a_name(view: View, admin: FakeAdmin) -> N
         "Exchanges under way, the oldest first",
         "Health of every candidate",
         "The pool of every endpoint",
+        "Models that are switched now",
+        "Who changed what, the latest first",
     }
     landmarks = {node["role"]["value"] for node in nodes}
     assert {"banner", "main", "navigation", "contentinfo"} <= landmarks
@@ -233,9 +238,9 @@ def test_tables_are_tables_at_every_width(view: View, admin: FakeAdmin, width: i
     fill(view, admin)
     set_size(view.browser, width, 740, phone=width < 700)
     nodes = tree(view)
-    assert len(with_role(nodes, "table")) == 4
-    assert len(with_role(nodes, "row")) >= 2 + 1 + 2 + 2
-    assert len(with_role(nodes, "rowheader")) == 1 + 2 + 2
+    assert len(with_role(nodes, "table")) == 6
+    assert len(with_role(nodes, "row")) >= 2 + 1 + 2 + 2 + 2 + 2
+    assert len(with_role(nodes, "rowheader")) == 1 + 2 + 2 + 2 + 2
     assert next(name_of(node) for node in with_role(nodes, "rowheader")) == "glm-4.6"
 
 
@@ -254,7 +259,8 @@ def test_only_a_change_of_state_is_spoken(view: View, admin: FakeAdmin) -> None:
         "return [...document.querySelectorAll('[aria-live], [role=status], [role=alert], output')]"
         ".map((one) => one.id || one.getAttribute('aria-live'))"
     )
-    assert set(live) == {"connection", "verdict", "ask-problem", "off"}
+    switching = {"switch-problem", "switch-said"}
+    assert set(live) == {"connection", "verdict", "ask-problem", "off", *switching}
     view.run(
         "window.spoken = 0; new MutationObserver((all) => { window.spoken += all.length })"
         ".observe(document.getElementById('connection'),"

@@ -117,6 +117,29 @@ def test_the_playground_tells_a_wrong_token_and_an_upstreams_error(
     view.until_text("#pane-proxied .notice", "no key of its own")
 
 
+def test_a_model_that_is_switched_is_served_by_the_other_and_back(
+    view: View, proxy: RealProxy
+) -> None:
+    view.until(lambda: view.find("#switch").is_displayed())
+    for field, text in (
+        ("switch-token", TOKEN),
+        ("switch-model", "glm-4.7"),
+        ("switch-to", "glm-4.5-air"),
+    ):
+        view.find(f"#{field}").send_keys(text)
+    Select(view.find("#switch-for")).select_by_visible_text("2 hours")
+    view.find("#switch button[type=submit]").click()
+    view.until_text("#switch-said", "glm-4.7 is served by glm-4.5-air from now on.")
+    assert proxy.ask("glm-4.7") == 200
+    view.until_text("#waterfall", "glm-4.7 → glm-4.5-air")
+    view.until_text("#audit-table", "glm-4.7 -> glm-4.5-air for 2h")
+    view.find("#switches-table button").click()
+    view.until_text("#switch-said", "Undone: 1")
+    assert proxy.ask("glm-4.7") == 200
+    view.until(lambda: len(view.rows) == 2)
+    assert "→" not in view.find("#waterfall tr[data-id]").text
+
+
 def test_a_link_to_an_exchange_opens_it(view: View, proxy: RealProxy) -> None:
     proxy.ask()
     view.until(lambda: len(view.rows) == 1)

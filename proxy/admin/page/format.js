@@ -54,6 +54,13 @@ export function percent(value, most = 1) {
   return new Intl.NumberFormat(tag(), options).format(cut);
 }
 
+/** A moment (unix seconds) as 23 Nov, 14:03 */
+export function moment(value) {
+  if (!known(value)) return NOTHING;
+  const options = { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  return new Intl.DateTimeFormat(tag(), options).format(new Date(value * 1000));
+}
+
 /** A moment (unix seconds) as 14:03:21 */
 export function clock(value, withSeconds = true) {
   if (!known(value)) return NOTHING;

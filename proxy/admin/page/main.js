@@ -5,6 +5,7 @@ import { byId, label, setText } from "./dom.js";
 import { startExchanges } from "./exchanges.js";
 import { age } from "./format.js";
 import { Failed, Live, load } from "./live.js";
+import { startModels } from "./models.js";
 import { startNow } from "./now.js";
 import { startPlayground } from "./playground.js";
 import { startTables } from "./tables.js";
@@ -16,13 +17,14 @@ const now = startNow();
 const tables = startTables();
 const exchanges = startExchanges();
 const playground = startPlayground();
+const models = startModels();
 const show = startConnection(() => live.now());
 let latest = null;
 
 const live = new Live({
   state: show,
   status,
-  opened: () => Promise.all([exchanges.reload(), settings()]),
+  opened: () => Promise.all([exchanges.reload(), settings(), models.reload()]),
   exchange: (one) => exchanges.add(one),
   skipped: ({ count }) => exchanges.skipped(count),
 });
@@ -35,6 +37,7 @@ function status(data) {
   head();
   now.show(data);
   tables.show(data);
+  models.show(data);
   exchanges.target(data.window.slo_target_s);
   playground.target(data.window.slo_target_s);
 }
@@ -50,6 +53,7 @@ async function settings() {
   }
   status(data);
   playground.choices(data);
+  models.choices(data);
   setText(byId("settings-text"), data.settings ?? t("settings_none"));
 }
 

@@ -4,9 +4,9 @@ import { byId, el, label, setText } from "./dom.js";
 import { Pane } from "./pane.js";
 import { Race } from "./race.js";
 import { events } from "./sse.js";
+import { keepToken, token, tokenField } from "./token.js";
 import { onLanguage, t } from "./words.js";
 
-const REMEMBERED = "glm-proxy.token"; // for this tab only
 const TICK = 100; // ms between two drawings of the race
 
 export function startPlayground() {
@@ -18,7 +18,7 @@ export function startPlayground() {
   let shown = null; // the latest choices
   let problem = null; // words, as a function: the language may change
 
-  byId("token").value = remembered();
+  tokenField(byId("token"));
   byId("prompt").value = t("prompt_example");
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -59,9 +59,8 @@ export function startPlayground() {
   }
 
   async function ask() {
-    const token = byId("token").value.trim();
-    tell(token === "" ? () => t("token_missing") : null);
-    if (token === "") {
+    tell(token() === "" ? () => t("token_missing") : null);
+    if (token() === "") {
       byId("token").focus();
       return;
     }
@@ -71,7 +70,7 @@ export function startPlayground() {
     const clock = setInterval(() => document.hidden || race.draw(), TICK);
     const { proxied, direct } = bodies();
     try {
-      await Promise.all([one("proxied", proxied, token), one("direct", direct, token)]);
+      await Promise.all([one("proxied", proxied), one("direct", direct)]);
     } finally {
       clearInterval(clock);
       running = null;
@@ -82,13 +81,13 @@ export function startPlayground() {
   }
 
   /** One way, to its end. Everything that can go wrong is told in its pane. */
-  async function one(way, body, token) {
+  async function one(way, body) {
     const pane = panes[way];
     pane.begin(body);
     try {
       const answer = await fetch("/admin/playground", {
         method: "POST",
-        headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" },
+        headers: { Authorization: `Bearer ${token()}`, "Content-Type": "application/json" },
         body: JSON.stringify(body),
         signal: running.signal,
         cache: "no-store",
@@ -97,7 +96,7 @@ export function startPlayground() {
         await refused(pane, answer);
         return;
       }
-      remember(token);
+      keepToken();
       for await (const { event, data } of events(answer)) pane.take(event, JSON.parse(data));
       pane.end();
     } catch (error) {
@@ -157,21 +156,4 @@ function fill(select, children) {
   select.replaceChildren(...children.filter((child) => child.tagName === "OPTION" || child.children.length));
   if (select.options[index]?.value === before?.value && index >= 0) select.selectedIndex = index;
   else if (before && [...select.options].some(({ value }) => value === before.value)) select.value = before.value;
-}
-
-// Storage may be forbidden; then the token is known as long as it stands in its field.
-function remembered() {
-  try {
-    return sessionStorage.getItem(REMEMBERED) ?? "";
-  } catch {
-    return "";
-  }
-}
-
-function remember(token) {
-  try {
-    sessionStorage.setItem(REMEMBERED, token);
-  } catch {
-    // It is asked for again after a reload.
-  }
 }

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from proxy.config import Admission
 from proxy.core.policy.admission_limit import Ending, Grant, KeyLimit
 from proxy.core.policy.admission_queue import FairQueue, Ticket
+from proxy.core.policy.admission_share import Kept, Shares
 
 KEPT_UNUSED: Final = 600.0
 """A gate that nobody used for so long is forgotten, with what it has learned."""
@@ -58,6 +59,7 @@ class Gate:
         self._limits: dict[str, KeyLimit] = {}
         self._only: KeyLimit | None = None
         self._queue = FairQueue()
+        self._shares = Shares()
         self._most: int | None = None
         self._service: float | None = None
 
@@ -87,17 +89,17 @@ class Gate:
 
     # --- start -----------------------------------------------------------------------------
 
-    def enter(self, now: float) -> Grant | None:
-        """A place at once, when there is one and nobody waits for it."""
-        if self._queue:
+    def enter(self, now: float, caller: str) -> Grant | None:
+        """A place at once, when there is one, and nobody waits for it or comes back for it."""
+        if self._queue or not self.lets(caller, now):
             return None
         limit = self._pick(now)
-        return limit.take(now) if limit is not None else None
+        return self._give(limit, caller, now) if limit is not None else None
 
-    def enter_spare(self, now: float, *, spare: bool) -> Grant | None:
+    def enter_spare(self, now: float, caller: str, *, spare: bool) -> Grant | None:
         """A place that nobody waits for, never above the limit; with `spare`, only one that leaves
         a tenth of its key's limit free, and one place at least."""
-        if self._queue:
+        if self._queue or not self.lets(caller, now):
             return None
         limit = self._least_loaded(one for one in self._usable(now) if one.has_room(now))
         if limit is None:
@@ -106,7 +108,7 @@ class Gate:
             left = limit.limit - limit.in_flight - 1
             if limit.is_pausing(now) or left < ceil(limit.limit * SPARE):
                 return None
-        return limit.take(now)
+        return self._give(limit, caller, now)
 
     def enter_anyway(self, now: float) -> Grant:
         """A place without any limit: admission is off. Resting keys are left alone here too."""
@@ -124,9 +126,13 @@ class Gate:
         """Let go who may, in order. Call it after every change, and when `look_again` says."""
         served: list[Ticket] = []
         while self._queue and (limit := self._pick(now)) is not None:
-            ticket, turn = self._queue.pop(now)
-            grant = ticket.grant = limit.take(now)
-            grant.caller, grant.turn = ticket.caller, turn
+            kept = self._kept(None, now)
+            caller = self._queue.next(_anybody if kept is None else kept.lets)
+            if caller is None:
+                break
+            ticket, turn = self._queue.pop(now, caller)
+            grant = ticket.grant = self._give(limit, caller, now)
+            grant.caller, grant.turn = caller, turn
             served.append(ticket)
         return served
 
@@ -145,6 +151,8 @@ class Gate:
             return None
         times = [one.look_again(now) for one in self._usable(now)]
         times += [self._limits[key].resting_until for key in self._keys]
+        if self._kept(None, now) is not None:
+            times.append(self._shares.next_change(now))
         return min((time for time in times if time is not None and time > now), default=None)
 
     # --- end -------------------------------------------------------------------------------
@@ -157,6 +165,8 @@ class Gate:
         self.used = now
         limit = grant.limit
         limit.give_back(grant, ending, now)
+        if grant.owner is not None:
+            self._shares.end(grant.owner, now, keep=self._places() is not None)
         if ending is Ending.DONE:
             self._took(now - grant.at)
         elif grant.caller is not None:
@@ -203,6 +213,36 @@ class Gate:
         unused = self.is_idle() and now >= self.used + KEPT_UNUSED
         return unused and all(one.resting_until <= now for one in self._limits.values())
 
+    # --- whose place -----------------------------------------------------------------------
+
+    def lets(self, caller: str, now: float) -> bool:
+        """Whether the caller may have what is free: others may be coming back for it."""
+        kept = self._kept(caller, now)
+        return kept is None or kept.lets(caller)
+
+    def crowded_out(self, caller: str) -> Ticket | None:
+        """Who goes where one of `caller` is one too many in the queue; None: that one itself."""
+        return self._queue.crowded_out(caller)
+
+    def _kept(self, caller: str | None, now: float) -> Kept | None:
+        places = self._places()
+        if places is None:
+            return None
+        return self._shares.kept(caller, places, places - self.in_flight, now)
+
+    def _places(self) -> int | None:
+        """Of all keys together; None: of one of them the limit is not known."""
+        if self._only is not None:
+            return self._only.limit
+        limits = [self._limits[key].limit for key in self._keys]
+        return None if None in limits else sum(limit or 0 for limit in limits)
+
+    def _give(self, limit: KeyLimit, caller: str, now: float) -> Grant:
+        grant = limit.take(now)
+        grant.owner = caller
+        self._shares.begin(caller, now)
+        return grant
+
     # --- which key -------------------------------------------------------------------------
 
     def _pick(self, now: float) -> KeyLimit | None:
@@ -231,3 +271,7 @@ class Gate:
             return None
         places = sum(one.limit or max(1, one.in_flight) for one in self._usable(now))
         return turns * self._service / places
+
+
+def _anybody(caller: str) -> bool:
+    return True

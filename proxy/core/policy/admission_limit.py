@@ -81,6 +81,8 @@ class Grant:
     """Whose turn in the queue it was; None: it did not wait."""
     turn: float = 0.0
     """The caller's turn before this one."""
+    owner: str | None = None
+    """Whose share of the places it is of; None: nobody's."""
     returned: bool = False
 
     @property

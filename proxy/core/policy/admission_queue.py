@@ -9,6 +9,7 @@ refused gets its caller's turn back and stands where its arrival puts it.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable
 from operator import attrgetter
 
 from proxy.core.policy.admission_limit import Grant
@@ -71,9 +72,13 @@ class FairQueue:
             self._place(caller, line)
         return ticket
 
-    def pop(self, now: float) -> tuple[Ticket, float]:
-        """The next one, and its caller's turn before. Only when somebody waits."""
-        caller = self._order[0][2]
+    def next(self, may: Callable[[str], bool]) -> str | None:
+        """The caller whose turn it is, of those who may have one; None: nobody."""
+        return next((caller for _, _, caller in self._order if may(caller)), None)
+
+    def pop(self, now: float, caller: str | None = None) -> tuple[Ticket, float]:
+        """The next one, or the next of `caller`, and its caller's turn before. Only when it waits."""
+        caller = self._order[0][2] if caller is None else caller
         line = self._lines[caller]
         ticket, turn = line.tickets[0], line.turn
         line.turn = now
@@ -90,6 +95,15 @@ class FairQueue:
         if line is not None and line.turn == at:
             line.turn = turn
             self._place(caller, line)
+
+    def crowded_out(self, caller: str) -> Ticket | None:
+        """Who goes where one of `caller` is one too many: the last of the longest line; None: that
+        one itself, as no line is longer than its own."""
+        longest = max(self._lines.values(), key=lambda line: len(line.tickets), default=None)
+        own = self._lines.get(caller)
+        if longest is None or (own is not None and len(own.tickets) >= len(longest.tickets)):
+            return None
+        return longest.tickets[-1]
 
     def ahead(self, caller: str | None, since: float) -> int:
         """How many would be let go before a request of `caller` (None: a new one)."""

@@ -66,22 +66,19 @@ def switched(model: str, to: str, span: float | None, *, by: str, now: float) ->
 
     Raises ValueError, whose text says which name is wrong.
     """
-    check_name(model)
-    check_name(to)
+    switch = Switch(
+        check_name(model), check_name(to), None if span is None else now + span, now, by
+    )
     if model == to:
         raise ValueError(f"{model} cannot be switched to itself; to undo a switch, reset it")
-    return Switch(model, to, None if span is None else now + span, now, by)
+    return switch
 
 
-def is_name(text: str) -> bool:
-    """Whether a model of that name can be switched, or switched to."""
-    return _NAME.fullmatch(text) is not None
-
-
-def check_name(text: str) -> None:
-    """Raises ValueError for what is no name of a model that can be switched, or switched to."""
-    if not is_name(text):
+def check_name(text: str) -> str:
+    """The name. Raises ValueError for what is no model's that can be switched, or switched to."""
+    if _NAME.fullmatch(text) is None:
         raise ValueError("a model's name is 1 to 128 printable ASCII characters without blanks")
+    return text
 
 
 def doubt(to: str, capabilities: Capabilities) -> str | None:

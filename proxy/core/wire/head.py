@@ -8,18 +8,20 @@ it is refused, and the connection is closed behind the refusal: what else is on 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from proxy.errors import (
     BadHead,
     ExpectationFailed,
     HeadTooLarge,
-    UnknownCoding,
+    Unsupported,
     VersionNotSupported,
 )
 
 _VERSIONS: Final = ((1, 1), (1, 0))
+# What the parser knows besides is for proxies of another kind, or for file servers.
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # RFC 3986 §3.2.2, §3.2.3: a registered name or IPv4 address, or an IPv6 one in brackets; a port.
 _HOST: Final = re.compile(
     r"(?:(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?"
@@ -34,13 +36,17 @@ def size_of(method: str, target: str, headers: Sequence[tuple[bytes, bytes]]) ->
     return line + sum(map(len, map(b"".join, headers))) + _LINE * len(headers)
 
 
-def check(version: tuple[int, int], target: str, headers: Sequence[tuple[str, str]]) -> bool:
+def check(
+    method: str, target: str, version: tuple[int, int], headers: Iterable[tuple[str, str]]
+) -> bool:
     """Whether the client waits for leave to send its body (`Expect: 100-continue`).
 
     `target` as it stood in the request line. Raises BadHead.
     """
     if version not in _VERSIONS:
         raise VersionNotSupported("the request is not HTTP/1.1; send it as HTTP/1.1")
+    if method not in _METHODS:
+        raise Unsupported("no path takes that method; the API's are GET, POST, PUT and DELETE")
     if not target.startswith("/"):
         _refuse_form(target)
     hosts = 0
@@ -83,7 +89,7 @@ def _check_coding(version: tuple[int, int], value: str) -> None:
     if version == (1, 0):
         raise BadHead("HTTP/1.0 has no Transfer-Encoding; send Content-Length")
     if value.strip().lower() != "chunked":
-        raise UnknownCoding("the body's Transfer-Encoding is not chunked alone; send it so")
+        raise Unsupported("the body's Transfer-Encoding is not chunked alone; send it so")
 
 
 def _waits(version: tuple[int, int], value: str) -> bool:

@@ -1,0 +1,109 @@
+"""Whose the free places are: what callers used a moment ago is kept for them, up to a fair share.
+
+A place that is taken cannot be taken back, and an answer may last for minutes. So turns in the
+queue alone do not help who comes after a caller that has filled every place. While several callers
+use a place's limit, one that has its fair share (the limit by the number of them) gets no more of
+it than what the others leave: for each of them as many places are kept free as it had in use at
+once within the last ten to twenty seconds, its own fair share at most. Who is alone has all.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+SPAN: Final = 10.0
+"""Seconds. What was in use in this span and the one before it is kept."""
+_SWEPT: Final = 1.0
+
+
+class _Caller:
+    """One caller's places."""
+
+    __slots__ = ("before", "most", "running", "span")
+
+    def __init__(self, span: int) -> None:
+        self.running = 0
+        self.span = span
+        self.most = 0
+        """At once, in that span."""
+        self.before = 0
+        """The same of the span before it."""
+
+    def roll(self, span: int) -> None:
+        if span != self.span:
+            self.before = self.most if span == self.span + 1 else self.running
+            self.most, self.span = self.running, span
+
+    @property
+    def recent(self) -> int:
+        return max(self.most, self.before)
+
+
+class Kept(NamedTuple):
+    """What is kept at one moment, of so many free places."""
+
+    free: int
+    fair: int
+    """Places that each caller may have whatever the others do."""
+    wanted: int
+    """Free places that callers below that are expected to come back for."""
+    callers: dict[str, _Caller]
+
+    def lets(self, caller: str) -> bool:
+        """Whether the caller may take one more place."""
+        one = self.callers.get(caller)
+        running, own = (0, 0) if one is None else (one.running, self.of(one))
+        others = self.wanted - own
+        return running < self.fair or others <= 0 or self.free > others
+
+    def of(self, one: _Caller) -> int:
+        return max(0, min(one.recent, self.fair) - one.running)
+
+
+class Shares:
+    """Who has how many places of one limit, and had a moment ago."""
+
+    def __init__(self) -> None:
+        self._callers: dict[str, _Caller] = {}
+        self._swept = 0.0
+
+    def begin(self, caller: str, now: float) -> None:
+        span = int(now // SPAN)
+        one = self._callers.get(caller)
+        if one is None:
+            one = self._callers[caller] = _Caller(span)
+        one.roll(span)
+        one.running += 1
+        one.most = max(one.most, one.running)
+
+    def end(self, caller: str, now: float, *, keep: bool) -> None:
+        """`keep`: places are limited; else nobody needs to know what was in use."""
+        one = self._callers[caller]
+        one.roll(int(now // SPAN))
+        one.running -= 1
+        if not keep and not one.running:
+            del self._callers[caller]
+
+    def kept(self, caller: str | None, limit: int, free: int, now: float) -> Kept | None:
+        """What holds of `free` places out of `limit`, when `caller` asks too; None: all may."""
+        if now >= self._swept + _SWEPT:
+            self._sweep(now)
+        callers = self._callers
+        active = len(callers) + (caller is not None and caller not in callers)
+        if active < 2 or active > limit:
+            return None
+        span, fair = int(now // SPAN), limit // active
+        for one in callers.values():
+            one.roll(span)
+        kept = Kept(free, fair, 0, callers)
+        return kept._replace(wanted=sum(map(kept.of, callers.values())))
+
+    def next_change(self, now: float) -> float:
+        """When time alone makes it less."""
+        return (now // SPAN + 1) * SPAN
+
+    def _sweep(self, now: float) -> None:
+        self._swept, span = now, int(now // SPAN)
+        for one in self._callers.values():
+            one.roll(span)
+        self._callers = {name: one for name, one in self._callers.items() if one.recent}

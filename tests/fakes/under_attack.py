@@ -1,0 +1,139 @@
+"""A `glm-proxy serve` process between attackers and an upstream that floods, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.raw_client import RawClient, chat
+from tests.fakes.serving import Served, serving
+
+HEALTHY = 10
+"""Streams of clients that behave."""
+
+
+@asynccontextmanager
+async def program(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A module of the tests as a process; it ends with its standard input."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *arguments, stdin=pipe, stdout=pipe
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@dataclass
+class Stage:
+    """A proxy under attack."""
+
+    served: Served
+
+    def resident(self) -> int:
+        """Bytes of memory that the proxy has."""
+        pid = self.served.process.pid
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+    async def gaps(self, seconds: float) -> list[float]:
+        """Seconds between the events of streams that are read at once, sorted."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._gaps(seconds)) for _ in range(HEALTHY)]
+        return sorted(gap for task in tasks for gap in task.result())
+
+    async def _gaps(self, seconds: float) -> list[float]:
+        async with RawClient(self.served.data_address) as client:
+            client.post("/v1/chat/completions", chat("steady"))
+            assert (await client.head()).status == 200
+            until = time.monotonic() + seconds
+            moments = [time.monotonic()]
+            while moments[-1] < until:
+                await client.chunk()
+                moments.append(time.monotonic())
+            client.writer.transport.abort()
+        return [after - before for before, after in zip(moments, moments[1:], strict=False)]
+
+    async def attacked(self, kind: str, count: int, seconds: float) -> Damage:
+        """What an attack does to the streams of others and to the proxy's memory."""
+        before = self.resident()
+        port = str(self.served.data_address[1])
+        arguments = ("tests.fakes.attackers", kind, port, str(count), str(seconds))
+        async with program(*arguments) as attackers:
+            assert attackers.stdout is not None
+            assert (await attackers.stdout.readline()).strip() == b"ready"
+            watching = asyncio.create_task(self._peak())
+            gaps: list[float] = []
+            lived = asyncio.create_task(attackers.stdout.readline())
+            while not lived.done():
+                gaps += await self.gaps(min(seconds, 2.0))
+            watching.cancel()
+            await asyncio.wait([watching])
+            peak = self.peak
+            found = json.loads(lived.result())
+        return Damage(kind, count, sorted(gaps), peak - before, sorted(found))
+
+    async def _peak(self) -> None:
+        self.peak = 0
+        while True:
+            self.peak = max(self.peak, self.resident())
+            await asyncio.sleep(0.1)
+
+    async def is_quiet(self, files: int) -> None:
+        """Until the proxy has no more files open, and nothing in flight."""
+        async with asyncio.timeout(30):
+            while self.served.open_files() > files or await self.served.gauge(
+                "glm_proxy_exchanges_in_flight"
+            ):
+                await asyncio.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What came of an attack."""
+
+    kind: str
+    count: int
+    gaps: list[float]
+    growth: int
+    """Bytes of memory."""
+    lived: list[float]
+    """Seconds until the proxy closed them, of those it closed."""
+
+    def p99(self) -> float:
+        return percentile(self.gaps, 0.99)
+
+    def told(self, quiet: float) -> str:
+        """One line of figures."""
+        closed = f", closed {len(self.lived)} in ≤ {self.lived[-1]:.1f} s" if self.lived else ""
+        return (
+            f"{self.count} {self.kind}: p99 gap {self.p99() * 1e3:.1f} ms"
+            f" (quiet {quiet * 1e3:.1f}), max {self.gaps[-1] * 1e3:.0f} ms,"
+            f" memory +{self.growth / 1048576:.1f} MiB"
+            f" ({self.growth / self.count / 1024:.0f} KiB each){closed}"
+        )
+
+
+def percentile(values: list[float], rank: float) -> float:
+    """Of sorted values."""
+    return values[min(len(values) - 1, int(len(values) * rank))]
+
+
+@asynccontextmanager
+async def attacked(folder: Path, settings: dict[str, Any]) -> AsyncIterator[Stage]:
+    """A proxy with `settings`, warmed up, in front of an upstream that floods."""
+    async with program("tests.fakes.flooding") as upstream:
+        assert upstream.stdout is not None
+        port = int(await upstream.stdout.readline())
+        endpoints = [{"name": "up", "base_url": f"http://127.0.0.1:{port}"}]
+        async with serving(folder, {"endpoints": endpoints, **settings}) as served:
+            yield Stage(served)

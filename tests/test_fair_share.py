@@ -1,0 +1,132 @@
+"""One caller with very many requests, and others with few: how long those wait."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from tests.fakes.raw_client import RawClient, chat
+from tests.fakes.several import CHAT, Several, several
+
+ANSWER: Final = {"first_token": 0.7, "gap": 0.1, "tokens": 20, "thinking_tokens": 0}
+
+
+async def first_byte(address: tuple[str, int], caller: str) -> float:
+    """Seconds until something of the answer came; it is read to its end."""
+    async with RawClient(address) as client:
+        began = time.monotonic()
+        client.post(CHAT, chat(simulate=ANSWER), f"Authorization: Bearer {caller}.secret")
+        answer = await client.head()
+        assert answer.status == 200, answer
+        await client.chunk()
+        took = time.monotonic() - began
+        while await client.chunk():
+            pass
+    return took
+
+
+async def again_and_again(address: tuple[str, int], caller: str, until: float) -> list[float]:
+    found = []
+    while time.monotonic() < until:
+        found.append(await first_byte(address, caller))
+    return found
+
+
+async def others(address: tuple[str, int], callers: int, each: int, seconds: float) -> list[float]:
+    until = time.monotonic() + seconds
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(again_and_again(address, f"other{n % callers}", until))
+            for n in range(callers * each)
+        ]
+    return [one for task in tasks for one in task.result()]
+
+
+@asynccontextmanager
+async def crowd(address: tuple[str, int], streams: int) -> AsyncIterator[None]:
+    """One caller with so many streams at once, for ever."""
+
+    async def one() -> None:
+        while True:
+            try:
+                await first_byte(address, "noisy")
+            except (AssertionError, OSError, asyncio.IncompleteReadError):
+                await asyncio.sleep(0.5)
+
+    tasks = [asyncio.ensure_future(one()) for _ in range(streams)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def percentile(found: Sequence[float], share: float) -> float:
+    return sorted(found)[min(len(found) - 1, int(len(found) * share))]
+
+
+HELD: Final = {"no_headers": True}
+
+
+async def asked(address: tuple[str, int], caller: str, **simulate: Any) -> int:
+    async with RawClient(address) as client:
+        client.post(CHAT, chat(simulate=simulate), f"Authorization: Bearer {caller}.secret")
+        async with asyncio.timeout(10):
+            return (await client.whole()).status
+
+
+async def hold(
+    proxy: Several, stack: AsyncExitStack, caller: str, streams: int, reach: int
+) -> None:
+    """So many requests of one caller, of which so many reach the upstream, and none ends."""
+    ledger = proxy.endpoints["a"].ledger
+    for _ in range(streams):
+        client = await stack.enter_async_context(RawClient(proxy.app.data_address))
+        client.post(CHAT, chat(simulate=HELD), f"Authorization: Bearer {caller}.secret")
+    await ledger.until(lambda ledger: len(ledger.open) >= reach)
+
+
+async def waiting(proxy: Several, number: int) -> None:
+    async with asyncio.timeout(5):
+        while await proxy.figure("glm_proxy_admission_waiting", endpoint="a") != number:
+            await asyncio.sleep(0.01)
+
+
+async def test_who_fills_a_limit_for_ever_leaves_others_what_they_had(tmp_path: Path) -> None:
+    """The noisy caller's requests never end: without a share of their own others would wait."""
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(several(tmp_path, admission={"limit": 10}))
+        address = proxy.app.data_address
+        pairs = [one for name in ("ann", "bob") for one in (name, name)]
+        slow = {"first_token": 0.2, "gap": 0, "tokens": 2, "thinking_tokens": 0}
+        found = await asyncio.gather(*(asked(address, name, **slow) for name in pairs))
+        assert found == [200] * 4
+        await hold(proxy, stack, "noisy", 40, 6)
+        await waiting(proxy, 34)
+        for _ in range(3):
+            found = await asyncio.gather(*(asked(address, name, **slow) for name in pairs))
+            assert found == [200] * 4
+        assert await proxy.figure("glm_proxy_admission_waiting", endpoint="a") == 34
+
+
+async def test_a_queue_that_is_full_refuses_whoever_filled_it(tmp_path: Path) -> None:
+    settings = {"admission": {"limit": 1, "queue": 10}}
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(several(tmp_path, **settings))
+        address = proxy.app.data_address
+        await hold(proxy, stack, "noisy", 1, 1)
+        crowd = [asyncio.create_task(asked(address, "noisy")) for _ in range(10)]
+        await waiting(proxy, 10)
+        assert await asked(address, "noisy") == 429  # its own is one too many
+        ann = asyncio.create_task(asked(address, "ann"))
+        done, _ = await asyncio.wait(crowd, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.result() for task in done] == [429]
+        assert not ann.done()
+        await waiting(proxy, 10)
+        await stack.aclose()
+        await asyncio.gather(ann, *crowd, return_exceptions=True)
