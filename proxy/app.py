@@ -13,8 +13,17 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from proxy.admin import audit
 from proxy.admin.app import Readiness
-from proxy.config import CannotReload, Config, ConfigError, Problem, exposed, unchangeable
+from proxy.config import (
+    CannotReload,
+    Config,
+    ConfigError,
+    Problem,
+    digest,
+    exposed,
+    unchangeable,
+)
 from proxy.desk import Desk
 from proxy.errors import Draining
 from proxy.exchange import Exchange
@@ -22,12 +31,12 @@ from proxy.generation import Builder, Materials
 from proxy.house import House
 from proxy.net.door import door_of, limits_of
 from proxy.net.downstream import Client, DataServer
-from proxy.net.listen import BACKLOG, Listeners
+from proxy.net.listen import BACKLOG, Listeners, hold_little
 from proxy.observe.app_log import LOGGER
 from proxy.state.home import Entry, Home, Registry, StateError
 from proxy.state.open import make_home
 from proxy.status import Status, state_of
-from proxy.telling import Telling, digest_of
+from proxy.telling import Telling
 
 log = logging.getLogger(LOGGER)
 
@@ -118,6 +127,7 @@ class App:
             limits=limits_of(server),
             door=door_of(server, self._telling.refused),
         )
+        hold_little(listeners.data)
         self._listener = await loop.create_server(
             self._server, sock=listeners.data, backlog=BACKLOG
         )
@@ -186,12 +196,14 @@ class App:
             await self.on_reload()
         except ConfigError as error:
             raise CannotReload(error.problems) from None
-        digest = digest_of(self.config)
+        used = digest(self.config)
+        entry = Entry(time.time(), actor, "reload", digest)
+        audit.tell(entry)
         try:
-            await self.home.note(Entry(time.time(), actor, "reload", digest))
+            await self.home.note(entry)
         except StateError as error:
             log.warning("a reload by %s is not in the audit: %s", actor, error)
-        return digest
+        return used
 
     async def _use(self, config: Config) -> None:
         builder, fixed = self._builder, tuple(unchangeable(self.config, config))
@@ -224,7 +236,8 @@ class App:
 
     def _know(self, registry: Registry) -> None:
         """What the operator changes while we run, here or elsewhere."""
-        self._builder.know(registry, self._generation.house)
+        for line in self._builder.know(registry, self._generation.house):
+            log.info("%s", line)
 
     # --- the end -----------------------------------------------------------------------------
 

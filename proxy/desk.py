@@ -11,6 +11,7 @@ from aiohttp import web
 
 from proxy.admin import audit, exchanges, live, reload, status
 from proxy.admin.app import Readiness, make_admin
+from proxy.admin.connection import Runner
 from proxy.admin.guard import Hosts, TokenCheck
 from proxy.admin.keys import Keys
 from proxy.admin.models import Models
@@ -70,7 +71,7 @@ class Desk:
         app = self._application(watching, anybody_reads=is_loopback(listener.getsockname()[0]))
         app.on_shutdown.append(watching.close)
         # A page that is left ends what was asked for it.
-        self._runner = web.AppRunner(
+        self._runner = Runner(
             app,
             access_log=None,
             handle_signals=False,
@@ -97,6 +98,7 @@ class Desk:
         models = Models(
             self._home,
             status_.models,
+            switches=lambda: self._now.house.router.switches,
             capabilities=lambda: self._now.house.capabilities,
             wall=time.time,
         )

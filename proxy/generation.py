@@ -103,13 +103,14 @@ class Builder:
         self._new_id = _ids()
         self._created = int(time.time())
 
-    def know(self, registry: Registry, house: House) -> None:
+    def know(self, registry: Registry, house: House) -> list[str]:
         """What the operator changed, here or elsewhere: for `house`, and all that are made from now
-        on."""
+        on. Which models are served by others than before, for the log."""
         self._registry = registry
         _tell(house, registry)
-        if registry.known:  # else those that were known go on
-            self._switches.replace(registry.switches)
+        if not registry.known:  # those that were known go on
+            return []
+        return self._switches.replace(registry.switches)
 
     def gather(self, config: Config) -> Materials:
         """Read what is needed, in any thread, with the pools held. Raises ConfigError."""

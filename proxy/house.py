@@ -15,6 +15,7 @@ from proxy.core.wire import headers as policy
 from proxy.core.wire.dialect import Dialect
 from proxy.core.wire.target import Kind, Target, upstream_url
 from proxy.core.wire.trace import Tracer
+from proxy.errors import InternalError
 from proxy.gate import Gate
 from proxy.knowledge import Knowledge
 from proxy.net.admission import Admission
@@ -79,8 +80,11 @@ class House:
     ) -> Outgoing:
         """The request as `endpoint` gets it, with `key` and `trace` for the caller's if given.
 
-        Chat answers are read here: never compressed.
+        Chat answers are read here: never compressed. Raises InternalError where only a virtual key
+        could go along: it never leaves, whatever the settings were checked for.
         """
+        if key is None and self.config.access == "keys":
+            raise InternalError(f"endpoint {endpoint.name} has no key of its own")
         return Outgoing(
             method,
             upstream_url(

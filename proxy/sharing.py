@@ -5,13 +5,21 @@ The folder and the sums are `observe`'s, the sockets `net`'s; they meet here.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
+from typing import Final
 
 from proxy.net.siblings import Teller, ask
 from proxy.observe.catalogue import MERGE
 from proxy.observe.folder import CannotShare, Folder
 from proxy.observe.metrics import Metrics
 from proxy.observe.siblings import Siblings
+
+_EVERY: Final = 1.0
+"""Seconds between two looks at what a process that is killed now would leave."""
+_SHARE: Final = 0.02
+"""The part of its time that may take."""
 
 
 class Sharing:
@@ -23,6 +31,7 @@ class Sharing:
         self._folder = Folder(folder)
         self._siblings = Siblings(self._folder, metrics.collect, ask, MERGE)
         self._teller = Teller(self._folder.socket(), metrics.settle, self._siblings.tell)
+        self._keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Be found by the others. Raises CannotShare."""
@@ -33,9 +42,22 @@ class Sharing:
             self._folder.leave()
             raise CannotShare(self._path, f"takes no socket: {error.strerror or error}") from None
         self._metrics.share(self._siblings)
+        self._keeping = asyncio.create_task(self._keep())
+
+    async def _keep(self) -> None:
+        """What was counted outlives a process that is killed, but for the last second."""
+        while True:
+            began = time.monotonic()
+            self._metrics.settle()
+            await asyncio.to_thread(self._siblings.tell)
+            took = time.monotonic() - began
+            await asyncio.sleep(max(_EVERY, took / _SHARE))
 
     async def stop(self) -> None:
         """Leave the last figures to the others. Nothing may count any more."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
         self._metrics.settle()
         self._siblings.finish()
         # Who knew it alive is still told, the same that who comes later finds in the folder.

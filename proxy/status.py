@@ -13,7 +13,7 @@ from itertools import chain, islice
 from typing import Final, Protocol
 
 from proxy import __version__
-from proxy.config import Match, RouteRule, effective
+from proxy.config import Match, RouteRule, digest, effective
 from proxy.core.policy.capability import is_pattern
 from proxy.core.policy.health import shape_of
 from proxy.core.policy.route import DEFAULT, Candidate, Route
@@ -67,15 +67,17 @@ class Status:
     def use(self, house: House) -> None:
         """From now on the one in use is this one."""
         self._house = house
+        self._digest = digest(house.config)
         self._routes = _Routes(house)
         self._fixed: Json = {
             "routes": [self._routes.row(rule) for rule in self._routes.rules],
             "models": list(house.models),
-            "settings": effective(house.config),
         }
 
     def whole(self) -> Json:
         """Everything."""
+        if "settings" not in self._fixed:  # it takes some milliseconds, and not everybody looks
+            self._fixed["settings"] = effective(self._house.config)
         return self.moving() | self._fixed
 
     def models(self) -> Json:
@@ -95,6 +97,7 @@ class Status:
             "uptime_s": round(now - self._began, 3),
             "ready": not reasons,
             "reasons": reasons,
+            "digest": self._digest,
             "in_flight": len(self._running),
             "finished": self._exchanges.count,
             "switches": self._switches(wall),
@@ -215,7 +218,7 @@ class _Routes:
             models.get(self._taker(model), []).append(model)
         for name, rule in named.items():
             chosen = [self._examples[name] or ""]
-            if any(one.model is None for one in rule.candidates):
+            if not rule.candidates or any(one.model is None for one in rule.candidates):
                 chosen = models[name][:MODELS] or chosen
             for model in chosen:
                 yield self._house.router.named(name, model)

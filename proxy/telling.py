@@ -6,7 +6,6 @@ What is switched off in the settings is not made.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
 import logging
 import random
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from proxy.config import Config
+from proxy.config import Config, digest
 from proxy.core.record import Record
 from proxy.core.wire.trace import Tracer
 from proxy.errors import ConnectFailed
@@ -82,7 +81,7 @@ class Telling:
         self._access_log.sample = config.log.sample
         if self.metrics is not None:
             self._show(self.metrics, house)
-            self.metrics.process.config_loaded(digest_of(config))
+            self.metrics.process.config_loaded(digest(config))
 
     def _show(self, metrics: Metrics, house: House) -> None:
         """At each scrape, what is known then."""
@@ -222,11 +221,6 @@ def _tracer(config: Config) -> Tracer | None:
     if config.tracing == "off":
         return None
     return Tracer(config.tracing.sample, random.random, secrets.token_hex)
-
-
-def digest_of(config: Config) -> str:
-    """Tells settings from others, all defaults included; secrets are masked."""
-    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:12]
 
 
 def _standard_output() -> io.FileIO:

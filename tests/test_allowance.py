@@ -173,7 +173,7 @@ async def test_a_days_tokens_last_until_midnight(tmp_path: Path) -> None:
 # --- what is told --------------------------------------------------------------------------------
 
 
-UPSTREAMS: Final = {"simulate": {**ANSWER["simulate"], "headers": [
+UPSTREAMS: Final[dict[str, Any]] = {"simulate": {**ANSWER["simulate"], "headers": [
     ["x-ratelimit-limit-requests", "777"],
     ["x-ratelimit-limit-tokens", "888"],
     ["anthropic-ratelimit-requests-limit", "777"],
@@ -297,7 +297,7 @@ async def test_after_any_ending_every_place_is_free(
     tmp_path: Path, route: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MemoryHome, "take", _slowly)
-    routes = {"routes": [{"name": "all", **route}]} if route else {}
+    routes: dict[str, Any] = {"routes": [{"name": "all", **route}]} if route else {}
     async with several(tmp_path, "ab", **EACH, **routes) as proxy:
         endings = await chaos(proxy, 120, seed=len(route))
         assert min(endings["left"], endings["stayed"]) > 10
@@ -344,7 +344,7 @@ def test_where_nothing_is_limited_nobody_is_asked() -> None:
     assert allowances.wants(Caller("one"), 1000) == ()
 
 
-@pytest.mark.parametrize(("roll", "seconds"), [(0.0, 120), (1.0, 144)])
+@pytest.mark.parametrize(("roll", "seconds"), [(0.0, 90), (1.0, 108)])
 async def test_those_who_are_refused_together_do_not_come_back_together(
     roll: float, seconds: int
 ) -> None:
@@ -419,11 +419,12 @@ async def test_what_broke_off_is_estimated_and_what_was_refused_is_free(
 async def test_what_both_attempts_of_a_hedge_took_is_counted(tmp_path: Path) -> None:
     settings: dict[str, Any] = {
         **limits(per_key={"tokens_per_minute": 10_000}),
-        "routes": [{"name": "all", "hedge": {"min": "50ms", "max": "50ms", "budget": "100%"}}],
+        "hedge": {"min": "50ms", "max": "50ms", "budget": "100%"},
+        "routes": [{"name": "two", "candidates": [{"endpoint": "a"}, {"endpoint": "b"}]}],
     }
     async with several(tmp_path, "ab", **settings) as proxy:
         proxy.inject(Fault(stall_at_event=0), on="a")
-        body = chat(simulate={"gap": 0, "tokens": 5, "thinking_tokens": 0})
+        body = chat()  # one that says how it is answered is not told otherwise
         used = await used_by(proxy, caller("one"), body=body)
         assert proxy.asked[:2] == ["a", "b"]
         alone = await used_by(proxy, caller("two"), body=body)

@@ -64,6 +64,7 @@ MAY_IMPORT = {
             *("observe", "state", "status", "telling"),
         }
     ),
+    "workers": frozenset({"", "app", "config", "net", "observe", "state"}),
     "cli": frozenset(
         {
             *("", "app", "bench", "config", "core", "errors", "net", "observe", "simulator"),

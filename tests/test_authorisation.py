@@ -3,6 +3,7 @@ theirs, on raw sockets. Generated from the tables of routes, so that a new one i
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import itertools
 import time
@@ -317,6 +318,35 @@ async def test_the_admin_listener_shows_and_does_nothing_without_the_token(
     assert UPSTREAM_KEY.encode() not in told
     assert upstream.calls == []
     assert len(cases) >= 5000
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("FOO /canary HTTP/1.1", "Host: a"),
+        ("GET / HTTP/1.1", "Host: 127.0.0.1", "Authorization : canary"),
+        ("GET / HTTP/1.1", "Host: 127.0.0.1", "Host: canary"),
+        ("GET / HTTP/1.1", "Host: 127.0.0.1", "X: " + "canary" * 3000),
+        ("GET canary HTTP/1.1", "Host: 127.0.0.1"),
+        ("canary",),
+    ],
+)
+async def test_what_is_no_http_is_neither_quoted_nor_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lines: tuple[str, ...]
+) -> None:
+    async with (
+        ScriptedUpstream(_say_yes) as upstream,
+        running(tmp_path, _settings(upstream, tmp_path)) as app,
+    ):
+        reader, writer = await asyncio.open_connection(*app.admin_address)
+        writer.write("\r\n".join((*lines, "", "")).encode())
+        answer = (await asyncio.wait_for(reader.read(), 10)).lower()
+        writer.close()
+    assert answer.startswith(b"http/1.0 400 ")
+    assert b"server: glm-proxy\r\n" in answer
+    assert b"x-content-type-options: nosniff" in answer
+    assert b"canary" not in answer
+    assert caplog.text == ""
 
 
 async def test_every_route_of_the_admin_listener_has_a_rule_and_every_rule_a_route(

@@ -204,39 +204,6 @@ def test_what_check_prints_without_secrets_can_be_loaded_again(tmp_path: Path) -
     assert run("check", path).stdout == run("check").stdout
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["models"],
-        ["models", "show"],
-        ["models", "--config", "{}"],
-        ["models", "show", "--config", "{}"],
-    ],
-)
-def test_models_shows_what_serves_each_name(tmp_path: Path, command: list[str]) -> None:
-    path = tmp_path / "settings.yaml"
-    path.write_text(f"""
-endpoints: [{{{CN}}}, {{name: global, base_url: https://api.z.ai}}]
-routes:
-  - name: fast
-    match: {{model: ["glm-4.6", "glm-4.5*"], stream: true}}
-    candidates: [{{model: glm-4-flash, endpoint: cn}}, {{model: glm-4-air}}]
-    params: {{force: {{thinking: disabled}}}}
-""")
-    result = run(*(part.format(path) for part in command), environ={"COLUMNS": "200"})
-    assert result.exit_code == 0
-    rows = [line.split("  ") for line in result.stdout.splitlines()]
-    cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
-    if "{}" not in command:
-        assert cells[1:] == [["any model", "as asked at cn", "default"]]
-        return
-    served = "glm-4-flash at cn"
-    assert cells[1:] == [
-        ["glm-4.6, glm-4.5*; streaming", served, "thinking=disabled", "fast"],
-        ["anything else", "as asked at cn", "default"],
-    ]
-
-
 # --- the life of `serve` -----------------------------------------------------------------------
 
 

@@ -115,7 +115,7 @@ async def test_who_fills_a_limit_for_ever_leaves_others_what_they_had(tmp_path: 
 
 
 async def test_a_queue_that_is_full_refuses_whoever_filled_it(tmp_path: Path) -> None:
-    settings = {"admission": {"limit": 1, "queue": 10}}
+    settings: dict[str, Any] = {"admission": {"limit": 1, "queue": 10}}
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(several(tmp_path, **settings))
         address = proxy.app.data_address

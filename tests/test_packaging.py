@@ -20,10 +20,12 @@ from proxy import __version__
 ROOT = Path(__file__).parents[1]
 LOCKS = {
     # lock -> extras and groups of pyproject.toml it holds besides the dependencies
-    "runtime": ("simulator",),
-    "dev": ("simulator", "dev"),
+    "runtime": ("simulator", "otel", "redis"),
+    "serve": ("otel", "redis"),
+    "dev": ("simulator", "otel", "redis", "dev"),
     "llm": ("llm",),
 }
+EVERY_LOCK = [*LOCKS, "build", "deploy"]
 PIN = re.compile(r"(?P<name>[a-z0-9-]+)(?:\[[a-z0-9,-]+\])?==[^ ]+(?: ; .+)?")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
@@ -47,12 +49,12 @@ def locked(lock: str) -> dict[str, list[str]]:
     return hashes
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", EVERY_LOCK)
 def test_every_locked_package_has_one_version_and_hashes(lock: str) -> None:
     assert [name for name, hashes in locked(lock).items() if not hashes] == []
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", EVERY_LOCK)
 def test_a_lock_names_no_index_and_no_file(lock: str) -> None:
     text = (ROOT / "requirements" / f"{lock}.lock").read_text()
     assert not re.search(r"://|@ |file:|--(index|extra-index|find-links)", text)
@@ -71,7 +73,7 @@ def test_a_lock_holds_everything_the_project_asks_for(lock: str) -> None:
 
 def test_the_locks_agree_on_what_they_share() -> None:
     runtime = locked("runtime")
-    for lock in ("dev", "llm"):
+    for lock in ("serve", "dev", "llm"):
         other = locked(lock)
         differing = [name for name in runtime.keys() & other.keys() if runtime[name] != other[name]]
         assert differing == [], f"{lock} and runtime differ; run: make lock"
@@ -135,5 +137,6 @@ def test_make_lists_its_targets() -> None:
         ["make"], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
     )
     targets = [line.split()[1] for line in done.stdout.splitlines()]
-    verbs = "help setup demo serve demo-llm test test-long lint format bench proof lock clean"
+    verbs = "help setup demo serve demo-llm test test-long lint format bench proof"
+    verbs += " deploy-check release-check lock clean"
     assert " ".join(targets) == verbs

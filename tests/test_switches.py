@@ -144,8 +144,8 @@ async def test_several_candidates_do_not_hide_that_it_was_switched(tmp_path: Pat
     several = FAST | {"candidates": [{"model": "a"}, {"model": "b"}], "first_content_target": "5s"}
     endpoints = ("one", "two")
     async with ScriptedUpstream(answer) as upstream:
-        more = {"endpoints": [{"name": name, "base_url": upstream.url} for name in endpoints]}
-        async with proxy(upstream, tmp_path, routes=[several], **more) as app:
+        both = [{"name": name, "base_url": upstream.url} for name in endpoints]
+        async with proxy(upstream, tmp_path, routes=[several], endpoints=both) as app:
             await switch(app, "glm-4.6", "c")
             answered = await asked(app)
             told = (await admin(app, "GET", "/exchanges")).json()["exchanges"][0]
@@ -278,6 +278,7 @@ async def test_it_ends_by_itself_when_its_time_is_over(
         at += 1
         assert await served(app) == "glm-4-flash"
         assert (await admin(app, "GET", "/models")).json()["switches"] == []
+        assert (await admin(app, "DELETE", "/models")).json() == {"reset": 0}
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -338,12 +339,15 @@ async def _models(folder: Path, *arguments: str) -> tuple[int, str, str]:
 async def test_the_command_reaches_a_running_proxy_and_one_that_comes_later(tmp_path: Path) -> None:
     config = ("--config", str(tmp_path / "serve.yaml"))
     async with ScriptedUpstream(answer) as upstream:
-        whole = settings(upstream, tmp_path, state=f"sqlite:{tmp_path / 'state.db'}")
+        state = f"sqlite:{tmp_path / 'state.db'}"
+        server = {"port": 0, "drain_timeout": "1s", "workers": 2}
+        whole = settings(upstream, tmp_path, state=state, server=server)
         async with serving(tmp_path, whole) as proxy:
 
             async def serves(model: str) -> bool:
-                answered = await ask(proxy.data_address, PATH, chat())
-                return answered.headers["x-glm-proxy-model"] == model
+                """Both workers are asked, as far as chance can tell."""
+                some = [await ask(proxy.data_address, PATH, chat()) for _ in range(12)]
+                return {one.headers["x-glm-proxy-model"] for one in some} == {model}
 
             assert await serves("glm-4-flash")
             code, output, _ = await _models(
@@ -354,7 +358,7 @@ async def test_the_command_reaches_a_running_proxy_and_one_that_comes_later(tmp_
             assert (await _models(tmp_path, "reset", *config))[1] == "1 switch undone\n"
             await until(lambda: serves("glm-4-flash"))
         assert (await _models(tmp_path, "set", "glm-4.6", "later", *config))[0] == 0
-        async with serving(tmp_path, whole) as proxy:
+        async with serving(tmp_path, whole | {"server": server | {"workers": 1}}) as proxy:
             assert await serves("later")
 
 
@@ -464,7 +468,11 @@ async def test_what_is_done_is_in_the_audit_and_in_the_log(
     ]
     assert all(abs(one["at"] - time.time()) < 60 for one in entries)
     lines = [record.getMessage() for record in caplog.records if record.name == LOGGER]
-    assert lines == [
+    assert [line for line in lines if not line.startswith("audit: ")] == [
+        "a is served by b (switched by admin)",
+        "a is served as the settings say",
+    ]
+    assert [line for line in lines if line.startswith("audit: ")] == [
         "audit: admin model.set a -> b for 90m",
         "audit: admin model.reset a",
         "audit: admin model.reset all models",

@@ -22,7 +22,7 @@ from proxy.admin import audit
 from proxy.admin.answers import Order, Refused, as_json, order, refusing
 from proxy.config.units import Span
 from proxy.core.policy.capability import Capabilities
-from proxy.core.policy.switches import doubt
+from proxy.core.policy.switches import Switches, doubt
 from proxy.state.home import Home
 from proxy.state.switching import switch, undo
 
@@ -47,12 +47,14 @@ class Models:
         home: Home,
         shown: Callable[[], Mapping[str, object]],
         *,
+        switches: Callable[[], Switches],
         capabilities: Callable[[], Capabilities],
         wall: Callable[[], float],
     ) -> None:
         """`shown` is the answer to GET; `wall` is Unix seconds."""
         self._home = home
         self._shown = shown
+        self._switches = switches
         self._capabilities = capabilities
         self._wall = wall
 
@@ -89,8 +91,11 @@ class Models:
 
     async def _reset(self, models: tuple[str, ...] | None) -> web.Response:
         """How many there were."""
+        known = self._switches().all()
         try:
-            count, entry = await undo(self._home, models, by=audit.ACTOR, now=self._wall())
+            count, entry = await undo(
+                self._home, models, known=known, by=audit.ACTOR, now=self._wall()
+            )
         except ValueError as error:
             raise Refused(400, "bad_request", str(error)) from None
         audit.tell(entry)

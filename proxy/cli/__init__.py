@@ -66,7 +66,7 @@ _COMMANDS: Final = MappingProxyType(
     {
         "serve": ("Run the proxy.", _serve),
         "check": ("Check a settings file and show the effective settings.", _check),
-        "models": ("Show what each model name is served by.", _models),
+        "models": ("Show what each model is served by now; switch models.", _models),
         "keys": ("Make, list, revoke and rotate keys for callers.", _keys),
         "metrics": ("Print the table of all metrics.", _metrics),
         "simulate": ("Run a GLM on this machine.", _simulate),

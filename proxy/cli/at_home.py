@@ -53,6 +53,11 @@ def span(ctx: click.Context, param: click.Parameter, value: str | None) -> float
         raise click.BadParameter(str(error)) from None
 
 
+def span_or_zero(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """The same where 0 has a meaning."""
+    return 0.0 if value in ("0", "0s") else span(ctx, param, value)
+
+
 def date(at: float) -> str:
     """Unix seconds, for a person."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")

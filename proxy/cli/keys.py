@@ -6,47 +6,27 @@ stands alone on standard output, so that a script can take it; it is shown this 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
-import sys
 import time
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from proxy.cli.at_home import date, in_home, json_option, span_or_zero
 from proxy.cli.settings import actor, config_option, read_settings
-from proxy.cli.state import opened
 from proxy.config import Allowance
-from proxy.config.units import SPAN, Quantity
 from proxy.core.policy import access
 from proxy.core.policy.access import RANDOM_BYTES, Made, VirtualKey
-from proxy.state.home import Entry, Home, Registry, StateError
+from proxy.state.home import Entry, Home, Registry
 
-T = TypeVar("T")
-
-_CANNOT: Final = 1
-"""Exit code where the home of state cannot be used, or has no such key."""
 _OVERLAP: Final = "24h"
 
 
-def _span(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """`30d`, `12h` as seconds."""
-    if value is None:
-        return None
-    try:
-        return Quantity(SPAN, zero=True).read("0s" if value == "0" else value, strict=True)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, on standard output.")
 _COUNT: Final = click.IntRange(1, 10**12)
 
 
@@ -62,7 +42,7 @@ def command() -> None:
 @click.argument("name")
 @click.option("--route", "routes", multiple=True, metavar="P", help="Only routes of this name.")
 @click.option("--model", "models", multiple=True, metavar="P", help="Only models of this name.")
-@click.option("--expires", callback=_span, help="After so long: 12h, 30d. Default: never.")
+@click.option("--expires", callback=span_or_zero, help="After so long: 12h, 30d. Default: never.")
 @click.option("--requests-per-minute", type=_COUNT)
 @click.option("--tokens-per-minute", type=_COUNT)
 @click.option("--concurrent", type=_COUNT)
@@ -96,7 +76,10 @@ def create(
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    _in_home(path, lambda home, _: home.save_key(made.key, _entry("key.create", made.key, now)))
+    in_home(
+        read_settings(path),
+        lambda home, _: home.save_key(made.key, _entry("key.create", made.key, now)),
+    )
     _tell(made, now, as_json=as_json, before=None)
 
 
@@ -105,7 +88,7 @@ def create(
 @config_option
 def show(as_json: bool, path: Path | None) -> None:
     """All keys there are, revoked and expired ones too."""
-    keys = _in_home(path, _all)
+    keys = in_home(read_settings(path), _all)
     now = time.time()
     if as_json:
         click.echo(json.dumps([key.told(now) for key in keys], indent=2))
@@ -126,7 +109,7 @@ def revoke(key_id: str, as_json: bool, path: Path | None) -> None:
         await home.save_key(key, _entry("key.revoke", key, now))
         return key
 
-    key = _in_home(path, change)
+    key = in_home(read_settings(path), change)
     if as_json:
         click.echo(json.dumps(key.told(now), indent=2))
     else:
@@ -137,7 +120,7 @@ def revoke(key_id: str, as_json: bool, path: Path | None) -> None:
 @click.argument("key_id", metavar="ID")
 @click.option(
     "--overlap",
-    callback=_span,
+    callback=span_or_zero,
     default=_OVERLAP,
     show_default=True,
     help="How long the token before is still good.",
@@ -161,7 +144,7 @@ def rotate(key_id: str, overlap: float, as_json: bool, path: Path | None) -> Non
         await home.save_key(made.key, _entry("key.rotate", made.key, now))
         return made
 
-    _tell(_in_home(path, change), now, as_json=as_json, before=now + overlap)
+    _tell(in_home(read_settings(path), change), now, as_json=as_json, before=now + overlap)
 
 
 def table(keys: list[VirtualKey], now: float) -> Table:
@@ -175,8 +158,8 @@ def table(keys: list[VirtualKey], now: float) -> Table:
             key.id,
             key.name,
             key.state(now) + (" (rotating)" if key.living(now) > 1 else ""),
-            _date(key.created),
-            "never" if key.expires is None else _date(key.expires),
+            date(key.created),
+            "never" if key.expires is None else date(key.expires),
             ", ".join(key.routes) or "all",
             ", ".join(key.models) or "all",
             ", ".join(f"{name} {count}" for name, count in limits.items()) or "of the settings",
@@ -187,21 +170,6 @@ def table(keys: list[VirtualKey], now: float) -> Table:
 
 async def _all(home: Home, registry: Registry) -> list[VirtualKey]:
     return sorted(registry.keys.values(), key=lambda key: (key.created, key.id))
-
-
-def _in_home(path: Path | None, work: Callable[[Home, Registry], Awaitable[T]]) -> T:
-    """`work` in the home of the settings; where it cannot be used, the process ends."""
-    config = read_settings(path)
-
-    async def run() -> T:
-        async with opened(config) as (home, registry):
-            return await work(home, registry)
-
-    try:
-        return asyncio.run(run())
-    except StateError as error:
-        click.echo(f"glm-proxy: {error}", err=True)
-        sys.exit(_CANNOT)
 
 
 def _one(registry: Registry, key_id: str) -> VirtualKey:
@@ -222,9 +190,5 @@ def _tell(made: Made, now: float, *, as_json: bool, before: float | None) -> Non
     click.echo(made.token)
     text = f"key {made.key.label}: this token is shown once; keep it now"
     if before is not None:
-        text += f". The one before is good until {_date(before)}"
+        text += f". The one before is good until {date(before)}"
     click.echo(text, err=True)
-
-
-def _date(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -68,10 +68,9 @@ def set_(outer: Path | None, path: Path | None, model: str, to: str, lasting: fl
 
     async def change(home: Home, _: Registry) -> Switch:
         try:
-            made, _ = await switch(home, model, to, lasting, by=actor(), now=time.time())
+            return (await switch(home, model, to, lasting, by=actor(), now=time.time()))[0]
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-        return made
 
     made = in_home(config, change)
     warning = doubt(to, _records(config))
@@ -88,12 +87,12 @@ def reset(outer: Path | None, path: Path | None, models: tuple[str, ...]) -> Non
     """Undo the switch of each MODEL; without one, all switches."""
     config = read_settings(path or outer)
 
-    async def change(home: Home, _: Registry) -> int:
+    async def change(home: Home, registry: Registry) -> int:
+        known, now = registry.switches.values(), time.time()
         try:
-            count, _ = await undo(home, models or None, by=actor(), now=time.time())
+            return (await undo(home, models or None, known=known, by=actor(), now=now))[0]
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-        return count
 
     count = in_home(config, change)
     click.echo(f"{count} switch{'' if count == 1 else 'es'} undone")

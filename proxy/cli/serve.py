@@ -141,7 +141,7 @@ class _Serving:
         if not config.metrics.enabled or config.metrics.folder is not None:
             return None
         if self._old is not None and (message := self._old.wait(FOLDER)) and message.data:
-            return RunFolder(Path(os.fsdecode(message.data)))
+            return RunFolder(Path(os.fsdecode(message.data)), ours=False)
         named = self._environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
         return RunFolder.make(Path(named) if named else None)
 

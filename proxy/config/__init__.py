@@ -15,7 +15,7 @@ units, secret, origin, types   how single values are read and checked
 from __future__ import annotations
 
 from proxy.config.attempts import Admission, Attempts, Breaker, Hedge
-from proxy.config.effective import effective
+from proxy.config.effective import digest, effective
 from proxy.config.exposed import exposed
 from proxy.config.fixed import CannotReload, unchangeable
 from proxy.config.limits import Allowance, Limits
@@ -69,6 +69,7 @@ __all__ = [
     "Timeouts",
     "Tracing",
     "bundled",
+    "digest",
     "effective",
     "exposed",
     "load",

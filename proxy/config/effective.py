@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import yaml
 
 from proxy.config.models import Config
+
+
+def digest(config: Config) -> str:
+    """Tells settings from others, all defaults included; secrets are masked."""
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:12]
 
 
 def effective(config: Config) -> str:

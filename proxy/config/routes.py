@@ -119,7 +119,7 @@ class RouteRule(Section):
     """What headers, metrics and logs call it."""
     match: Match = Match()
     """Which requests; without it, all."""
-    candidates: tuple[Candidate, ...] = (Candidate(),)
+    candidates: Annotated[tuple[Candidate, ...], SILENT_IF_EMPTY] = ()
     """What to try, the preferred first; without it: the model as asked, the endpoints in order.
     One without an endpoint stands for that model on each endpoint, the nearest first."""
     first_content_target: Seconds | None = None

@@ -166,6 +166,7 @@ class Attempt:
             self.flow(True)
         first, self.first = self.first, []
         write(first, self.pipe.ended)
+        del first  # it may be much, and the answer long
         while not self._over:
             self._waiter = self._loop.create_future()
             await self._waiter

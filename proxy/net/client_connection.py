@@ -14,6 +14,9 @@ from proxy.errors import BadHead, Crowded, HeadTooLarge, ProxyError
 from proxy.net.door import Door
 from proxy.net.reader_watch import ReaderWatch, arrived
 
+_UNWRITTEN: Final = 32 * 1024
+"""Bytes of an answer that wait here, behind those that wait in the kernel, before the upstream is
+read no further."""
 _REASONS: Final = {431: "Request Header Fields Too Large", 503: "Service Unavailable"}
 
 
@@ -69,6 +72,8 @@ class ClientConnection(web.RequestHandler):
             return
         self._inside = address
         super().connection_made(transport)
+        assert self.transport is not None
+        self.transport.set_write_buffer_limits(high=_UNWRITTEN)
         self._reader.transport = self.transport
         self._head_timer = self._loop.call_later(self._head_timeout, self._head_overdue)
 

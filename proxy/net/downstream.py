@@ -27,7 +27,7 @@ from proxy.net.body import RequestBody, too_large
 from proxy.net.client_connection import ClientConnection
 from proxy.net.door import Door, HardLimits, Store, limits_of
 from proxy.net.event_stream import EventStream
-from proxy.net.reader_watch import unread
+from proxy.net.reader_watch import reset, unread
 
 Headers = Sequence[tuple[str, str]]
 
@@ -342,7 +342,7 @@ class Client:
         """Drop the connection now, whatever is still unsent (a client that does not read)."""
         transport = self._connection.transport
         if transport is not None:
-            transport.abort()
+            reset(transport)
 
     # --- back-pressure ---------------------------------------------------------------------
 

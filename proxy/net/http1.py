@@ -6,6 +6,7 @@ TCP was done and what certificate was shown is seen by the TLS object that is ou
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -30,8 +31,11 @@ from proxy.net.tls import HTTP1, handshake_failure
 
 _AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 """Headers aiohttp would add; ours are complete."""
-_READ_AHEAD = 64 * 1024
+_READ_AHEAD = 16 * 1024
 """Bytes; twice as many of an answer are held for a client that does not read."""
+_RECEIVE: Final = 64 * 1024
+"""Bytes that the kernel holds of an answer. It would make it megabytes for an upstream that floods,
+and all that is there comes in one read, for a client that may not take it (tcp(7): SO_RCVBUF)."""
 _PATIENCE: Final = 1.0
 """Seconds. Who waits less for a connection learns nothing of the endpoint: TCP repeats a lost
 SYN after a second (RFC 6298 §2)."""
@@ -65,7 +69,7 @@ def new_session(
     """
     if tls is not None:
         tls.sslobject_class = _Handshake
-    options = socket_options(settings)
+    options = [*socket_options(settings), (socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE)]
     connector = aiohttp.TCPConnector(
         ssl=tls if tls is not None else True,
         limit=settings.max_connections * settings.streams_per_connection,

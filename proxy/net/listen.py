@@ -12,6 +12,9 @@ from typing import Final, Self
 BACKLOG: Final = 1024
 """Connections the kernel holds until they are accepted. Say it to `create_server` as well: its
 default of 100 would replace this one."""
+_UNSENT: Final = 128 * 1024
+"""Bytes of an answer that the kernel takes beyond what the client's window allows. It would take
+megabytes, of an answer that may never be read (tcp(7): TCP_NOTSENT_LOWAT)."""
 
 
 class CannotListen(Exception):
@@ -72,6 +75,12 @@ class Listeners:
         """Accept nothing more here; another process with the same sockets goes on."""
         self.data.close()
         self.admin.close()
+
+
+def hold_little(listener: socket.socket) -> None:
+    """Let the connections that are accepted on it take little for clients that read slowly."""
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # accepted sockets inherit it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
 
 def listening_socket(section: str, host: str, port: int) -> socket.socket:

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import socket
+import struct
 import sys
 import termios
+from typing import Final
+
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 
 def unread(transport: asyncio.Transport) -> int:
@@ -34,6 +39,15 @@ def arrived(transport: asyncio.Transport) -> int:
         return 0
     waiting = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4)
     return int.from_bytes(waiting, sys.byteorder)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Drop the connection with what is unread: a mere close leaves the kernel to keep it, and to
+    ask for minutes whether it is read now (tcp(7): orphans)."""
+    peer = transport.get_extra_info("socket")
+    if peer is not None and peer.fileno() >= 0:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    transport.abort()
 
 
 class ReaderWatch:
@@ -66,6 +80,6 @@ class ReaderWatch:
     def _look(self) -> None:
         assert self.transport is not None
         if unread(self.transport) >= self._left:
-            self.transport.abort()
+            reset(self.transport)
         else:
             self.start()

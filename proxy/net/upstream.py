@@ -148,6 +148,11 @@ class Upstream:
         await self.pool.close()
 
 
+_PIECE = 32 * 1024
+"""Bytes that are handed on at most, before a look whether the client still reads. What comes
+together is hardly ever more, except of an upstream that floods."""
+
+
 class Pump:
     """An HTTP/1.1 answer, read by a task of its own and handed to a sink: one call per read."""
 
@@ -194,9 +199,10 @@ class Pump:
                 sink.reused = use.reused
                 sink.on_head(head_of(response))
                 content = response.content
-                while data := await content.readany():
+                while data := await content.read(_PIECE):
                     sink.on_data(data)
                     if self._readable is not None:
+                        del data  # who does not read now may never do
                         await self._readable
             sink.on_end([])
         except (aiohttp.ClientError, OSError, ValueError) as error:

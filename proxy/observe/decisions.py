@@ -160,7 +160,8 @@ class _Choice(Group):
             "Choices of the first candidate, by reason: only (nothing else may be asked), order"
             " (no target is set), preferred (it should meet the target), fastest (none should),"
             " nearest, sticky (of the near ones it had the conversation before), explore (too"
-            " little is known of it), rule or default (it has one candidate).",
+            " little is known of it), rule or default (it has one candidate), switch (the operator"
+            " switched the model).",
             ("route", "reason"),
         )
         self.rewrites = Counters(

@@ -23,9 +23,9 @@ from proxy.state.reach import Reach
 
 T = TypeVar("T")
 
-BEAT: Final = 5.0
+BEAT: Final = 2.0
 """Seconds between two signs of life."""
-ALIVE: Final = 15.0
+ALIVE: Final = 8.0
 """Seconds after its last sign of life for which a process counts as alive."""
 _RENEW: Final = LEASE / 3
 """Seconds between two renewals of the places that are held."""
@@ -234,8 +234,10 @@ class Counting:
         """Wait for something to tell, or for so long."""
         if not self._waiting:
             self._news.clear()
+            # Not `wait_for`, which may swallow a cancellation (Python 3.11).
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), max(0.0, seconds))
+                async with asyncio.timeout(max(0.0, seconds)):
+                    await self._news.wait()
 
     async def _try_to_return(self, operation: str) -> bool:
         """Whether the common count is in use again, with what it had missed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from proxy.config.units import SPAN, Quantity
@@ -28,11 +28,17 @@ async def switch(
 
 
 async def undo(
-    home: Home, models: Collection[str] | None, *, by: str, now: float
+    home: Home,
+    models: Collection[str] | None,
+    *,
+    known: Iterable[Switch],
+    by: str,
+    now: float,
 ) -> tuple[int, Entry]:
-    """The switches of `models`, or all, are no more: how many there were.
+    """The switches of `models`, or all, are no more: how many were in effect.
 
-    Raises ValueError for a wrong name, and StateError.
+    `known` are those there were as far as is known here: those of them that had expired do not
+    count. Raises ValueError for a wrong name, and StateError.
     """
     for model in models or ():
         check_name(model)
@@ -40,4 +46,6 @@ async def undo(
     if len(subject) > _LONGEST:
         subject = subject[:_LONGEST] + "…"
     entry = Entry(now, by, "model.reset", subject)
-    return await home.drop_switches(models, entry), entry
+    over = [one for one in known if not one.holds(now) and (models is None or one.model in models)]
+    count = await home.drop_switches(models, entry)
+    return max(0, count - len(over)), entry

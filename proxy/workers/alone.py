@@ -65,6 +65,7 @@ class Alone:
         self._old = old
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._hurry = asyncio.Event()
+        self._reading = asyncio.Lock()
         self._last: signal.Signals | None = None
 
     async def serve(self, listeners: Listeners) -> int:
@@ -102,18 +103,22 @@ class Alone:
 
     async def _read_again(self) -> None:
         """Raises ConfigError and CannotReload, and has told the operator then."""
-        try:
+        async with self._reading:  # what was read first must not come into use last
             try:
-                config = await asyncio.to_thread(self._load)
-            except ConfigError:
-                self._app.settings_refused()
+                self._config = await self._use_anew()
+            except (ConfigError, CannotReload) as error:
+                say(refused(error.problems), ERROR)
                 raise
-            await self._app.reload(config)
-        except (ConfigError, CannotReload) as error:
-            say(refused(error.problems), ERROR)
-            raise
-        self._config = config
         log.info("the settings were read again")
+
+    async def _use_anew(self) -> Config:
+        try:
+            config = await asyncio.to_thread(self._load)
+        except ConfigError:
+            self._app.settings_refused()
+            raise
+        await self._app.reload(config)
+        return config
 
     async def _drain(self) -> int:
         self._systemd.stopping()

@@ -13,16 +13,16 @@ from proxy.observe.folder import CannotShare
 class RunFolder:
     """One folder for all workers, and for those of the successors."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, ours: bool) -> None:
         self.path = path
-        self.is_ours = True
-        """Whether it is removed with us."""
+        self.is_ours = ours
+        """Whether it is removed with us. That of another master becomes ours when it is to go."""
 
     @classmethod
     def make(cls, parent: Path | None) -> RunFolder:
         """Below `parent`, or below the system's folder for such. Raises CannotShare."""
         try:
-            return cls(Path(tempfile.mkdtemp(prefix="glm-proxy-", dir=parent)))
+            return cls(Path(tempfile.mkdtemp(prefix="glm-proxy-", dir=parent)), ours=True)
         except OSError as error:
             where = parent or Path(tempfile.gettempdir())
             raise CannotShare(

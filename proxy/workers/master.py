@@ -177,7 +177,9 @@ class Master:
         say(listening(data, admin), OUT)
         self._systemd.ready()
         if self._old is not None:
-            self._old.send(channel.READY, b"" if self._folder is None else bytes(self._folder.path))
+            self._old.send(channel.READY, self._path())
+            if self._folder is not None:
+                self._folder.is_ours = True
 
     def _buried(self, pid: int, ended: Ended, now: float) -> None:
         one = ended.worker
@@ -257,8 +259,7 @@ class Master:
             except OSError as error:
                 log.error("no successor can be made: %s", error.strerror)
                 return
-            path = b"" if self._folder is None else bytes(self._folder.path)
-            self._successor.channel.send(channel.FOLDER, path)
+            self._successor.channel.send(channel.FOLDER, self._path())
             log.info("process %d is starting to follow this one", self._successor.pid)
 
     def _hear(self, successor: Successor, now: float) -> None:
@@ -270,11 +271,15 @@ class Master:
             return
         log.info("process %d has taken over", successor.pid)
         self._systemd.followed_by(successor.pid)
-        if self._folder is not None and message.data == bytes(self._folder.path):
+        if self._folder is not None and message.data == self._path():
             self._folder.is_ours = False
         successor.channel.close()
         self._successor = None
         self._stop(now, replaced=True)
+
+    def _path(self) -> bytes:
+        """Of the run folder; empty without one."""
+        return b"" if self._folder is None else bytes(self._folder.path)
 
     def _missed(self, pid: int, how: str) -> None:
         """A process has ended that was none of the workers."""

@@ -24,7 +24,7 @@ CHAT = "/v1/chat/completions"
 EVENT = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
 PARTS = {
     *("version", "time", "uptime_s", "ready", "reasons", "in_flight", "finished", "window"),
-    *("history", "running", "endpoints", "candidates", "playground"),
+    *("history", "running", "endpoints", "candidates", "playground", "switches", "digest"),
 }
 STAY = {"routes", "models", "settings"}
 SECRET = "a-key-of-the-operator-0123456789"

@@ -19,9 +19,9 @@ from typing import Final
 SMALL: Final = 4096
 """SO_RCVBUF of a slow reader."""
 _CHAT: Final = b'{"model":"flood","stream":true,"messages":[{"role":"user","content":"x"}]}'
-_ASK: Final = (
-    b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b"
-    % (len(_CHAT), _CHAT)
+_ASK: Final = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(_CHAT),
+    _CHAT,
 )
 _BEGUN: Final = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nX-Slow: "
 _UPLOAD: Final = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import sys
 from typing import Final
 
-EVENT: Final = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 40)
+EVENT: Final = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (
+    b"x" * 40
+)
 _HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
@@ -27,7 +30,11 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             length = next(
-                (int(line[15:]) for line in head.lower().split(b"\r\n") if b"content-length:" in line),
+                (
+                    int(line[15:])
+                    for line in head.lower().split(b"\r\n")
+                    if b"content-length:" in line
+                ),
                 0,
             )
             body = await reader.readexactly(length)
@@ -45,7 +52,9 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 async def _main() -> None:
-    server = await asyncio.start_server(_answer, "127.0.0.1", 0)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)  # or it takes gigabytes
+    server = await asyncio.start_server(_answer, sock=listener, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 

@@ -71,22 +71,25 @@ class Stage:
         async with program(*arguments) as attackers:
             assert attackers.stdout is not None
             assert (await attackers.stdout.readline()).strip() == b"ready"
-            watching = asyncio.create_task(self._peak())
+            watching = asyncio.create_task(self._watch())
             gaps: list[float] = []
             lived = asyncio.create_task(attackers.stdout.readline())
             while not lived.done():
                 gaps += await self.gaps(min(seconds, 2.0))
             watching.cancel()
             await asyncio.wait([watching])
-            peak = self.peak
             found = json.loads(lived.result())
-        return Damage(kind, count, sorted(gaps), peak - before, sorted(found))
+        return Damage(
+            kind, count, sorted(gaps), self._memory - before, self._running, sorted(found)
+        )
 
-    async def _peak(self) -> None:
-        self.peak = 0
+    async def _watch(self) -> None:
+        self._memory = self._running = 0
         while True:
-            self.peak = max(self.peak, self.resident())
-            await asyncio.sleep(0.1)
+            self._memory = max(self._memory, self.resident())
+            running = await self.served.gauge("glm_proxy_exchanges_in_flight")
+            self._running = max(self._running, int(running) - HEALTHY)
+            await asyncio.sleep(0.2)
 
     async def is_quiet(self, files: int) -> None:
         """Until the proxy has no more files open, and nothing in flight."""
@@ -106,6 +109,8 @@ class Damage:
     gaps: list[float]
     growth: int
     """Bytes of memory."""
+    running: int
+    """Exchanges of attackers at once."""
     lived: list[float]
     """Seconds until the proxy closed them, of those it closed."""
 
@@ -119,7 +124,8 @@ class Damage:
             f"{self.count} {self.kind}: p99 gap {self.p99() * 1e3:.1f} ms"
             f" (quiet {quiet * 1e3:.1f}), max {self.gaps[-1] * 1e3:.0f} ms,"
             f" memory +{self.growth / 1048576:.1f} MiB"
-            f" ({self.growth / self.count / 1024:.0f} KiB each){closed}"
+            f" ({self.growth / self.count / 1024:.0f} KiB each),"
+            f" {self.running} at once{closed}"
         )
 
 

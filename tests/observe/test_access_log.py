@@ -75,6 +75,7 @@ def test_the_line_of_a_completed_stream() -> None:
         "heartbeats": 0,
         "key": "0123456789ab",
         "refused": None,
+        "limited": None,
         "attempt_count": 1,
         "attempts": [
             {

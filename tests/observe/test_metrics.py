@@ -13,7 +13,8 @@ from prometheus_client.openmetrics import parser as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from proxy import __version__
-from proxy.core.record import SpanIds, Usage
+from proxy.core.record import Record, SpanIds, Usage
+from proxy.observe.labels import FORMER, LabelNames
 from tests.fakes.records import RECEIVED, a_loser, a_record, a_timeline, an_attempt
 from tests.observe.scraped import Scraped
 

@@ -46,6 +46,7 @@ class Seen:
 async def opened(state: State, *, strict: bool = True) -> AsyncIterator[tuple[Home, Seen]]:
     home, seen = make_home(state, strict=strict), Seen()
     home.tell(seen)
+    seen.up.clear()
     home.watch(seen.registries.append)
     try:
         seen.registries.append(await home.open())
@@ -59,7 +60,7 @@ def in_file(folder: Path) -> State:
 
 
 def a_key(name: str = "app") -> Made:
-    return access.make(name, secrets.token_bytes(RANDOM_BYTES), time.time(), models=["glm-*"])
+    return access.make(name, secrets.token_bytes(RANDOM_BYTES), time.time())
 
 
 def a_switch(model: str = "glm-4.6", to: str = "glm-4-flash") -> Switch:

@@ -35,8 +35,8 @@ class _Peer:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.append(writer)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                count = int((await reader.readline())[1:])
+            while head := await reader.readline():
+                count = int(head[1:])
                 command = []
                 for _ in range(count):
                     size = int((await reader.readline())[1:])

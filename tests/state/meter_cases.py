@@ -103,10 +103,11 @@ CASES: Final = (
         (
             Take(0, TWO, requests_left(2, 1, 120)),
             Take(1, TWO, requests_left(2, 0, 119), lease="b"),
-            # In the next minute the two fade: one has gone after half of it.
-            Take(1, TWO, no_requests(2, 89, 119), lease="c"),
-            Take(89.999, TWO, no_requests(2, 0.001, 30.001), lease="d"),
-            Take(90, TWO, requests_left(2, 0, 90), lease="e"),
+            # In the next minute the two fade: after a quarter of it they are one and a half, and
+            # with one more two and a half, which is rounded down.
+            Take(1, TWO, no_requests(2, 74, 119), lease="c"),
+            Take(74.999, TWO, no_requests(2, 0.001, 45.001), lease="d"),
+            Take(75, TWO, requests_left(2, 0, 105), lease="e"),
         ),
     ),
     Case(
@@ -122,7 +123,7 @@ CASES: Final = (
         (
             Take(59, TWO, requests_left(2, 1, 61)),
             Take(59, TWO, requests_left(2, 0, 61), lease="b"),
-            Take(60, TWO, no_requests(2, 30, 60), lease="c"),
+            Take(60, TWO, no_requests(2, 15, 60), lease="c"),
             Take(91.5, TWO, requests_left(2, 0, 88.5), lease="d"),
         ),
     ),
@@ -133,7 +134,7 @@ CASES: Final = (
             Settle(1, TWO, 0),
             Take(2, TWO, requests_left(2, 0, 118), lease="b"),
             Settle(3, TWO, 0, lease="b"),
-            Take(4, TWO, no_requests(2, 86, 116), lease="c"),
+            Take(4, TWO, no_requests(2, 71, 116), lease="c"),
         ),
     ),
     Case(
@@ -141,7 +142,7 @@ CASES: Final = (
         (
             Take(0, TEN, tokens_left(10, 6, 120)),
             Take(0, TEN, tokens_left(10, 2, 120), lease="b"),
-            Take(0, TEN, no_tokens(10, 2, 75, 120), lease="c"),
+            Take(0, TEN, no_tokens(10, 2, 71.25, 120), lease="c"),
             Settle(0, TEN, 1),
             Take(0, TEN, tokens_left(10, 1, 120), lease="c"),
         ),
@@ -152,9 +153,9 @@ CASES: Final = (
             Take(0, TEN, tokens_left(10, 6, 120)),
             Settle(30, TEN, 25),
             # 25, then 10 + 15, 10 + 5: of the minute from 120 s on five remain beside what fades.
-            Take(30, TEN, no_tokens(10, 0, 144, 210), lease="b"),
-            Take(173.999, TEN, no_tokens(10, 3, 0.001, 66.001), lease="b"),
-            Take(174, TEN, tokens_left(10, 0, 66), lease="b"),
+            Take(30, TEN, no_tokens(10, 0, 141, 210), lease="b"),
+            Take(170.999, TEN, no_tokens(10, 3, 0.001, 69.001), lease="b"),
+            Take(171, TEN, tokens_left(10, 0, 69), lease="b"),
         ),
     ),
     Case(
@@ -188,7 +189,7 @@ CASES: Final = (
         "one that expects more than the limit is let in when nothing else is used",
         (
             Take(0, want(tokens=10, expects=30), tokens_left(10, 0, 240)),
-            Take(0, want(tokens=10, expects=0), no_tokens(10, 0, 186, 240), lease="b"),
+            Take(0, want(tokens=10, expects=0), no_tokens(10, 0, 183, 240), lease="b"),
         ),
     ),
     Case(
@@ -196,7 +197,7 @@ CASES: Final = (
         (
             Take(0, want(tokens=1, expects=0), tokens_left(1, 1, 0)),
             Settle(0, want(tokens=1, expects=0), 1),
-            Take(0, want(tokens=1, expects=0), no_tokens(1, 0, 120, 120), lease="b"),
+            Take(0, want(tokens=1, expects=0), no_tokens(1, 0, 90, 120), lease="b"),
         ),
     ),
     Case(
@@ -230,9 +231,7 @@ CASES: Final = (
             Take(0, A_DAY, Taken()),
             Settle(0, A_DAY, 50),
             Take(1, A_DAY, Taken(Refusal("day", "key:k", 43_200)), lease="b"),
-            Take(
-                1, A_DAY, Taken(Refusal("day", "key:k", 1)), lease="b", wall=MIDNIGHT - 1
-            ),
+            Take(1, A_DAY, Taken(Refusal("day", "key:k", 1)), lease="b", wall=MIDNIGHT - 1),
             Take(1, A_DAY, Taken(), lease="b", wall=MIDNIGHT),
         ),
     ),
@@ -241,14 +240,14 @@ CASES: Final = (
         (
             Take(0, TWO, requests_left(2, 1, 120)),
             Take(0, TWO, requests_left(2, 0, 120), lease="b", wall=NOON + 3600),
-            Take(1, TWO, no_requests(2, 89, 119), lease="c", wall=NOON - 3600),
+            Take(1, TWO, no_requests(2, 74, 119), lease="c", wall=NOON - 3600),
         ),
     ),
     Case(
         "all subjects count it, and the one with the least left is told",
         (
             Take(0, OF_BOTH, requests_left(1, 0, 120)),
-            Take(0, OF_BOTH, no_requests(1, 120, 120, "total"), lease="b"),
+            Take(0, OF_BOTH, no_requests(1, 90, 120, "total"), lease="b"),
             # The one that would have let it in has not counted it.
             Take(0, want(requests=5), requests_left(5, 3, 120), lease="c"),
         ),
@@ -258,7 +257,7 @@ CASES: Final = (
         (
             Take(0, PLACE_AND_TOTAL, requests_left(1, 0, 120)),
             Settle(0, PLACE_AND_TOTAL, 0),
-            Take(0, PLACE_AND_TOTAL, no_requests(1, 120, 120, "total"), lease="b"),
+            Take(0, PLACE_AND_TOTAL, no_requests(1, 90, 120, "total"), lease="b"),
             Take(0, ONE_PLACE, Taken(), lease="c"),
         ),
     ),
@@ -266,12 +265,12 @@ CASES: Final = (
         "of two limits that are reached the longer one is told",
         (
             Take(0, want(requests=1, concurrent=1), requests_left(1, 0, 120)),
-            Take(0, want(requests=1, concurrent=1), no_requests(1, 120, 120), lease="b"),
+            Take(0, want(requests=1, concurrent=1), no_requests(1, 90, 120), lease="b"),
             Take(
-                119.5,
+                89.5,
                 want(requests=1, concurrent=1),
                 # the place has ended by itself
-                no_requests(1, 0.5, 0.5),
+                no_requests(1, 0.5, 30.5),
                 lease="b",
             ),
         ),

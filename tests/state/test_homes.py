@@ -56,6 +56,24 @@ async def test_what_is_saved_is_there_and_in_the_audit(
         assert home.trouble is None
 
 
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
+async def test_a_key_that_was_revoked_stays_so_whoever_saves_what_it_was_before(
+    kind: str, tmp_path: Path, needs_program: NeedsProgram
+) -> None:
+    """Another process may rotate a key that it read just before it was revoked."""
+    async with place(kind, tmp_path, needs_program) as state, opened(state) as (home, seen):
+        key, other = a_key().key, a_key().key
+        anew = access.rotated(key, bytes(range(access.RANDOM_BYTES)), key.created, 3600.0).key
+        await home.save_key(key, an_entry())
+        await home.save_key(other, an_entry())
+        await home.save_key(access.revoked(key, 1795395627.8356476), an_entry("key.revoke"))
+        await home.save_key(anew, an_entry("key.rotate"))
+        saved = seen.registries[-1].keys
+        assert saved[key.id].revoked == 1795395627.8356476
+        assert saved[key.id].secrets == anew.secrets
+        assert saved[other.id] == other
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
 async def test_others_know_of_a_change_soon_and_those_who_come_later_at_once(
     kind: str, tmp_path: Path, needs_program: NeedsProgram
@@ -105,7 +123,11 @@ async def test_nothing_of_a_token_is_kept(
         if kind == "redis":
             async with running_client(state) as client:
                 dump = b"".join(
-                    [part for pair in (await client.hgetall("glm-proxy:registry")).items() for part in pair]
+                    [
+                        part
+                        for pair in (await client.hgetall("glm-proxy:registry")).items()
+                        for part in pair
+                    ]
                 )
             assert made.key.id.encode() in dump
             assert secret not in dump

@@ -252,6 +252,14 @@ async def test_a_successor_that_cannot_start_changes_nothing(
         one.send(signal.SIGUSR2)
         await until(lambda: "the successor ended before it was ready (exit code 2)" in one.errors)
         assert "the list is empty" in one.errors
+        key = tmp_path / "key"
+        key.write_text("a.secret")
+        key.chmod(0o600)
+        endpoint = {"name": "up", "base_url": upstream.url, "api_key": f"file:{key}"}
+        one.write(endpoints=[endpoint], access="keys", state="sqlite:/proc/none/state.db")
+        one.send(signal.SIGUSR2)
+        await until(lambda: "the successor ended before it was ready (exit code 1)" in one.errors)
+        assert await one.total("glm_proxy_workers") == 2
         assert await traffic.quick(keep=False) == "whole"
         assert one.workers == workers
         one.send(signal.SIGTERM)

@@ -33,6 +33,7 @@ onLanguage(head);
 live.now();
 
 function status(data) {
+  const digest = latest?.digest;
   latest = { ...latest, ...data };
   head();
   now.show(data);
@@ -40,9 +41,11 @@ function status(data) {
   models.show(data);
   exchanges.target(data.window.slo_target_s);
   playground.target(data.window.slo_target_s);
+  if (digest !== undefined && data.digest !== digest) settings();
 }
 
-/** What does not change from second to second: asked for at each new connection. */
+/** What does not change from second to second: asked for at each new connection, and when other
+ * settings are in use. */
 async function settings() {
   let data;
   try {

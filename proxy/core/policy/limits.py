@@ -1,9 +1,9 @@
 """How much a caller may still use: what is wanted, what is left, and why something is refused.
 
 Requests and tokens per minute are counted in windows of 60 s: of the window before, as much counts
-as a minute ending now still covers of it. So no window takes in more than the limit, and whoever
-always asks for too much gets the limit, evenly. Tokens that were more than expected can make a
-window fuller than its limit; what is over belongs to the next one, so that the mean holds.
+as a minute ending now still covers of it, rounded. So no window takes in more than the limit, and
+whoever always asks for too much gets the limit, evenly. Tokens that were more than expected can
+make a window fuller than its limit; what is over belongs to those after it: the mean holds.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ TOTAL: Final = "total"
 """The subject that stands for all callers together."""
 WINDOW: Final = 60_000
 """Milliseconds: all times are rounded to them, so that every home counts alike."""
+HALF: Final = WINDOW // 2
+"""A sum over windows is rounded, as only whole requests are let in: without it whoever may send
+one per minute would get one in two."""
 DAY: Final = 86_400
 """Seconds."""
 LEASE: Final = 60.0
@@ -70,7 +73,7 @@ class Taken(NamedTuple):
 
 
 class Window:
-    """What one subject used of one limit per minute. `at` is in milliseconds and never goes back.
+    """What one subject used of one limit per minute. `at` is in milliseconds.
 
     Ask `roll` before anything else.
     """
@@ -95,30 +98,34 @@ class Window:
 
     def wait(self, more: int, at: int, limit: int) -> int:
         """Milliseconds until `more` (at most the limit) fits in, if nobody else asks; 0: now."""
-        elapsed = at % WINDOW
+        elapsed = self._elapsed(at)
         room = limit - self.count - more
         if room >= 0:
-            if self.before * (WINDOW - elapsed) <= room * WINDOW:
+            if self.before * (WINDOW - elapsed) <= room * WINDOW + HALF:
                 return 0
-            return WINDOW - room * WINDOW // self.before - elapsed
+            return WINDOW - (room * WINDOW + HALF) // self.before - elapsed
         windows = -(-(self.count + more) // limit) - 1
         rest = self.count - (windows - 1) * limit
         before = min(rest, limit)
         room = limit - (rest - before) - more
-        return windows * WINDOW - elapsed + max(0, WINDOW - room * WINDOW // before)
+        return windows * WINDOW - elapsed + max(0, WINDOW - (room * WINDOW + HALF) // before)
 
     def add(self, amount: int) -> None:
         """Less than nothing is never used."""
         self.count = max(0, self.count + amount)
 
     def left(self, at: int, limit: int) -> Left:
-        rest = WINDOW - at % WINDOW
-        free = (limit - self.count) * WINDOW - self.before * rest
+        rest = WINDOW - self._elapsed(at)
+        free = (limit - self.count) * WINDOW - self.before * rest + HALF
         if self.count:
             reset = rest + -(-self.count // limit) * WINDOW
         else:
             reset = rest if self.before else 0
         return Left(limit, max(0, free // WINDOW), reset / 1000)
+
+    def _elapsed(self, at: int) -> int:
+        """Of this window; who shares the counts may be a moment ahead."""
+        return max(0, at - self.index * WINDOW)
 
 
 class Used:

@@ -269,7 +269,7 @@ class _Choice(NamedTuple):
 def _choices(rule: RouteRule, endpoints: tuple[Endpoint, ...]) -> Iterator[_Choice]:
     """One without an endpoint stands for each of all, equally good; without any candidate the
     endpoints are preferred in their order."""
-    if "candidates" not in rule.model_fields_set:
+    if not rule.candidates:
         for tier, endpoint in enumerate(endpoints):
             yield _Choice(None, endpoint, None, tier)
         return

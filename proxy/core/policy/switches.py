@@ -42,9 +42,18 @@ class Switches:
         """`switches` by the model that is asked for."""
         self._by_model: Mapping[str, Switch] = switches or {}
 
-    def replace(self, switches: Mapping[str, Switch]) -> None:
-        """From now on these, by the model that is asked for."""
-        self._by_model = switches
+    def replace(self, switches: Mapping[str, Switch]) -> list[str]:
+        """From now on these, by the model that is asked for: what is different, for the log."""
+        before, self._by_model = self._by_model, switches
+        return [
+            _line(model, switches.get(model))
+            for model in sorted({*before, *switches})
+            if before.get(model) != switches.get(model)
+        ]
+
+    def all(self) -> Iterable[Switch]:
+        """Expired ones too."""
+        return self._by_model.values()
 
     def target(self, model: str, now: float) -> str | None:
         """What `model` is switched to at `now`, Unix seconds; None: it is not."""
@@ -53,12 +62,18 @@ class Switches:
 
     def active(self, now: float) -> list[Switch]:
         """Those in effect at `now`, in the order of their names."""
-        return in_effect(self._by_model.values(), now)
+        return in_effect(self.all(), now)
 
 
 def in_effect(switches: Iterable[Switch], now: float) -> list[Switch]:
     """Those that have not expired at `now`, Unix seconds, in the order of their names."""
     return sorted(switch for switch in switches if switch.holds(now))
+
+
+def _line(model: str, switch: Switch | None) -> str:
+    if switch is None:
+        return f"{model} is served as the settings say"
+    return f"{model} is served by {switch.to} (switched by {switch.by})"
 
 
 def switched(model: str, to: str, span: float | None, *, by: str, now: float) -> Switch:

@@ -11,7 +11,7 @@
 -- tokens that are expected. KEYS: for each subject a hash and a sorted set; renew, again: sorted
 -- sets; beat: one sorted set.
 
-local WINDOW, DAY = 60000, 86400000
+local WINDOW, HALF, DAY = 60000, 30000, 86400000
 
 local function clock()
     local now = redis.call('TIME')
@@ -41,20 +41,20 @@ end
 local function wait(window, more, limit)
     local room = limit - window.count - more
     if room >= 0 then
-        if window.before * (WINDOW - elapsed(window)) <= room * WINDOW then return 0 end
-        return WINDOW - math.floor(room * WINDOW / window.before) - elapsed(window)
+        if window.before * (WINDOW - elapsed(window)) <= room * WINDOW + HALF then return 0 end
+        return WINDOW - math.floor((room * WINDOW + HALF) / window.before) - elapsed(window)
     end
     local windows = math.ceil((window.count + more) / limit) - 1
     local rest = window.count - (windows - 1) * limit
     local before = math.min(rest, limit)
     room = limit - (rest - before) - more
     local first = windows * WINDOW - elapsed(window)
-    return first + math.max(0, WINDOW - math.floor(room * WINDOW / before))
+    return first + math.max(0, WINDOW - math.floor((room * WINDOW + HALF) / before))
 end
 
 local function left(window, limit)
     local rest = WINDOW - elapsed(window)
-    local free = (limit - window.count) * WINDOW - window.before * rest
+    local free = (limit - window.count) * WINDOW - window.before * rest + HALF
     local reset = 0
     if window.count > 0 then
         reset = rest + math.ceil(window.count / limit) * WINDOW

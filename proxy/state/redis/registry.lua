@@ -21,7 +21,12 @@ function act.note()
 end
 
 function act.save()
-    redis.call('HSET', registry, ARGV[4], ARGV[5])
+    local value = ARGV[5]
+    -- A key that was revoked stays so, whatever another process had read before and saves now.
+    local before = redis.call('HGET', registry, ARGV[4])
+    local revoked = before and string.match(before, '"revoked":([%d.eE+-]+)')
+    if revoked then value = string.gsub(value, '"revoked":null', '"revoked":' .. revoked, 1) end
+    redis.call('HSET', registry, ARGV[4], value)
     redis.call('HINCRBY', registry, 'revision', 1)
     note()
     return 1

@@ -58,7 +58,7 @@ class RedisRegistry:
 
     async def drop_switches(self, models: Collection[str] | None, entry: Entry) -> int:
         fields = [""] if models is None else [f"switch:{model}" for model in set(models)]
-        return self._number(await self._change("drop", entry, *fields))
+        return await self._change("drop", entry, *fields)
 
     async def note(self, entry: Entry) -> None:
         await self._change("note", entry)
@@ -72,10 +72,13 @@ class RedisRegistry:
         read = self._skipped.read("audit entry", rows, codec.entry_of, lambda _: None)
         return list(read.values())
 
-    async def _change(self, what: str, entry: Entry, *arguments: Argument) -> Any:
+    async def _change(self, what: str, entry: Entry, *arguments: Argument) -> int:
         keys = (self._registry, self._audit)
         text = codec.entry_text(entry)
-        return await self.link.run(self._script, keys, what, text, AUDITED, *arguments)
+        done = await self.link.run(self._script, keys, what, text, AUDITED, *arguments)
+        if not isinstance(done, int):
+            raise StateError(f"{self.link.name} does not speak as Redis does")
+        return done
 
     async def _read(self) -> None:
         (size,) = await self.link.ask(("HLEN", self._registry))

@@ -70,9 +70,12 @@ def told(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing, and nobody else writes meanwhile."""
-    connection.execute("BEGIN IMMEDIATE")
+def transaction(
+    connection: sqlite3.Connection, begin: Literal["BEGIN", "BEGIN IMMEDIATE"] = "BEGIN IMMEDIATE"
+) -> Iterator[None]:
+    """All of it or nothing, and nobody else writes meanwhile; with BEGIN, what is read is of one
+    moment."""
+    connection.execute(begin)
     try:
         yield
     except BaseException:
@@ -128,7 +131,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None
     while True:
         try:
             # First of all: what it finds here decides whether the file may be touched.
-            _recognize(connection, path, schema)
+            with transaction(connection, "BEGIN"):
+                _recognize(connection, path, schema)
             # Everybody who has the file open notices a change of this mode; SQLite does not wait
             # for them by itself.
             (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()

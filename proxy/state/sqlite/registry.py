@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final, TypeVar
 
-from proxy.core.policy.access import VirtualKey
+from proxy.core.policy.access import VirtualKey, kept
 from proxy.core.policy.switches import Switch
 from proxy.state import codec
 from proxy.state.home import Entry, Registry
@@ -65,8 +65,12 @@ class RegistryFile:
         )
 
     def save_key(self, key: VirtualKey, entry: Entry) -> None:
-        row = (key.id, codec.key_text(key))
-        self._write(entry, lambda db: db.execute("REPLACE INTO keys VALUES (?, ?)", row))
+        def save(db: sqlite3.Connection) -> None:
+            row = db.execute("SELECT body FROM keys WHERE id = ?", (key.id,)).fetchone()
+            text = codec.key_text(kept(_before(row), key))
+            db.execute("REPLACE INTO keys VALUES (?, ?)", (key.id, text))
+
+        self._write(entry, save)
 
     def save_switch(self, switch: Switch, entry: Entry) -> None:
         row = (switch.model, codec.switch_text(switch))
@@ -109,3 +113,10 @@ class RegistryFile:
         """Another one after every change by another connection."""
         (version,) = self._db.execute("PRAGMA data_version").fetchone()
         return int(version)
+
+
+def _before(row: tuple[bytes] | None) -> VirtualKey | None:
+    try:
+        return None if row is None else codec.key_of(row[0])
+    except ValueError:  # it is left out wherever it is read
+        return None

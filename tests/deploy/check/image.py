@@ -91,14 +91,15 @@ def calls_what_it_may(folder: Path) -> str:
 
 def _build(folder: Path) -> Path:
     """Runs what the first stage of the Dockerfile runs. Where the proxy is then."""
-    opt = folder / "opt" / "glm-proxy"
-    if opt.exists():
+    opt, done = folder / "opt" / "glm-proxy", folder / "built"
+    if done.exists():
         return opt
     if sys.version_info[:2] != (3, 11):
         raise Missing("Python 3.11, which the image has, is not what runs this")
     text = re.sub(r"\\\n\s*", " ", DOCKERFILE.read_text("utf-8"))
     stage = text.split("\nFROM ")[1]
     source = folder / "src"
+    shutil.rmtree(source, ignore_errors=True)
     source.mkdir(parents=True)
     environ: dict[str, str] = {}
     for line in stage.splitlines():
@@ -108,9 +109,11 @@ def _build(folder: Path) -> Path:
         elif word == "COPY":
             _copy(rest.split(), source)
         elif word == "RUN":
-            here = rest.replace("/opt/", f"{folder}/opt/").replace("/build", f"{folder}/build")
+            here = re.sub(r"(?<![\w.])/(opt|build)/", rf"{folder}/\1/", rest)
+            here = re.sub(r"(?<![\w.])/build\b(?!/)", f"{folder}/build", here)
             here = re.sub(r"\bpython -m", f"{sys.executable} -m", here)
             ran(["sh", "-c", here], cwd=source, environ=environ, timeout=600)
+    done.touch()
     return opt
 
 
