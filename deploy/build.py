@@ -61,7 +61,7 @@ def _prometheus_rule(rules: dict[str, str]) -> str:
     made = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
-        "metadata": {"name": "glm-proxy"},
+        "metadata": {"name": "glm-proxy", "labels": {"app.kubernetes.io/name": "glm-proxy"}},
         "spec": {"groups": groups},
     }
     return _MADE + yaml.dump(made, Dumper=_Lines, sort_keys=False, allow_unicode=True, width=110)

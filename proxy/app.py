@@ -197,7 +197,7 @@ class App:
         except ConfigError as error:
             raise CannotReload(error.problems) from None
         used = digest(self.config)
-        entry = Entry(time.time(), actor, "reload", digest)
+        entry = Entry(time.time(), actor, "reload", used)
         audit.tell(entry)
         try:
             await self.home.note(entry)

@@ -67,7 +67,9 @@ class Desk:
         assert self._generation is not None
         self._data_address = data_address
         self.use(self._generation)
-        watching = live.Live(self._telling.exchanges, self._status.moving)
+        kept = self._telling.exchanges
+        self._telling.answer(lambda one: exchanges.for_another(kept, one))
+        watching = live.Live(kept, self._status.moving)
         app = self._application(watching, anybody_reads=is_loopback(listener.getsockname()[0]))
         app.on_shutdown.append(watching.close)
         # A page that is left ends what was asked for it.
@@ -108,7 +110,7 @@ class Desk:
             self._hosts,
             [
                 *self._playground.routes(),
-                *exchanges.routes(telling.exchanges),
+                *exchanges.routes(telling.exchanges, telling.elsewhere),
                 *status.routes(status_.whole),
                 *live.routes(watching),
                 *keys.routes(),

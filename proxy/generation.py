@@ -117,7 +117,7 @@ class Builder:
         problems: list[Problem] = []
         try:
             capabilities = _capabilities(config.models_file)
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             problems.append(Problem("models_file", _one_line(error)))
         try:
             upstreams = self.pools.prepare(config)

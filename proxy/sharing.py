@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,14 @@ class Sharing:
         self._metrics = metrics
         self._folder = Folder(folder)
         self._siblings = Siblings(self._folder, metrics.collect, ask, MERGE)
-        self._teller = Teller(self._folder.socket(), metrics.settle, self._siblings.tell)
+        self.answer: Callable[[bytes], bytes] = lambda _: b""
+        """What this process answers to a question of another; nothing if it does not know."""
+        self._teller = Teller(
+            self._folder.socket(),
+            metrics.settle,
+            self._siblings.tell,
+            lambda question: self.answer(question),
+        )
         self._keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -52,6 +60,17 @@ class Sharing:
             await asyncio.to_thread(self._siblings.tell)
             took = time.monotonic() - began
             await asyncio.sleep(max(_EVERY, took / _SHARE))
+
+    async def ask(self, question: bytes) -> bytes | None:
+        """What the first of the others answers that knows."""
+        return await asyncio.to_thread(self._ask, question)
+
+    def _ask(self, question: bytes) -> bytes | None:
+        try:
+            others = self._folder.look().alive
+        except OSError:
+            return None
+        return next(filter(None, ask([*map(self._folder.socket, others)], question=question)), None)
 
     async def stop(self) -> None:
         """Leave the last figures to the others. Nothing may count any more."""

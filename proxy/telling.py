@@ -11,7 +11,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -63,6 +63,17 @@ class Telling:
         self._access_log = AccessLog(
             _standard_output(), config.log.format, sample=config.log.sample
         )
+
+    def answer(self, others: Callable[[str], bytes]) -> None:
+        """What is said to another worker that asks for an exchange; nothing if it is not known."""
+        if self._sharing is not None:
+            self._sharing.answer = lambda question: others(question.decode(errors="replace"))
+
+    async def elsewhere(self, request_id: str) -> bytes | None:
+        """What another worker says of an exchange."""
+        if self._sharing is None:
+            return None
+        return await self._sharing.ask(request_id.encode())
 
     def watch(self, home: Home) -> None:
         """Show how the home of state fares."""

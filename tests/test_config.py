@@ -425,7 +425,7 @@ WRONG = [
     ("limits: {per_key: {concurrent: 0}}", "limits.per_key.concurrent", "at least 1"),
     ("limits: {total: {tokens: 5}}", "limits.total.tokens", "did you mean tokens_per_day?"),
     ("admission: {queue: 0}", "admission.queue", "at least 1"),
-    ("state: {}", "state", "not available in this version"),
+    ("state: {}", "state.url", "missing"),
     ("memory: {}", "memory", "not available in this version"),
     ("attempts: {retries: -1}", "attempts.retries", "at least 0"),
     ("attempts: {retry_budget: 5}", "attempts.retry_budget", "write a share such as 5%"),

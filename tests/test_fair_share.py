@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from tests.fakes.raw_client import RawClient, chat
+from tests.fakes.serving import serving
 from tests.fakes.several import CHAT, Several, several
 
 ANSWER: Final = {"first_token": 0.7, "gap": 0.1, "tokens": 20, "thinking_tokens": 0}
@@ -130,3 +135,55 @@ async def test_a_queue_that_is_full_refuses_whoever_filled_it(tmp_path: Path) ->
         await waiting(proxy, 10)
         await stack.aclose()
         await asyncio.gather(ann, *crowd, return_exceptions=True)
+
+
+# --- with figures --------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def simulating(in_flight: int) -> AsyncIterator[str]:
+    """A simulator in a process of its own; its address."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy", "simulate", "--profile", "instant", "--port", "0"),
+        *("--in-flight", str(in_flight)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        found = None
+        async with asyncio.timeout(20):
+            while found is None:
+                line = await process.stdout.readline()
+                assert line
+                found = re.search(r"http://[\d.]+:\d+", line.decode())
+        yield found[0]
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("limit", [100, 0], ids=["limited", "unlimited"])
+async def test_500_streams_of_one_caller_do_not_double_the_first_byte_of_ten_others(
+    tmp_path: Path, limit: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = tmp_path / "own.key"
+    key.write_text("own.secret")
+    key.chmod(0o600)
+    async with simulating(limit) as url:
+        settings: dict[str, Any] = {
+            "endpoints": [{"name": "a", "base_url": url, "api_key": f"file:{key}"}],
+            "admission": {"limit": limit or "learned"},
+        }
+        async with serving(tmp_path, settings) as proxy:
+            address = proxy.data_address
+            await others(address, 10, 5, 2.0)
+            alone = await others(address, 10, 5, 10.0)
+            async with crowd(address, 500):
+                beside = await others(address, 10, 5, 10.0)
+    before, after = percentile(alone, 0.99), percentile(beside, 0.99)
+    with capsys.disabled():
+        print(f"\n10 x 5 streams, p99 of the first byte: {before:.3f} s, beside 500: {after:.3f} s")
+    # Where nothing is limited upstream, it is this machine's processors that are shared, also with
+    # the simulator and with 550 clients.
+    assert after < (2 if limit else 5) * before

@@ -118,6 +118,10 @@ WRONG: dict[str, tuple[Write, str]] = {
     ),
     "model records that are none": (beside("models.yaml", b"models: [1, 2]", _models), "models"),
     "model records that are no YAML": (beside("models.yaml", b"models: [", _models), "models_file"),
+    "model records without end": (
+        beside("models.yaml", b"[" * 50_000, _models),
+        "models_file: maximum recursion",
+    ),
     "model records that are no text": (beside("models.yaml", b"\xff\xfe\x00", _models), "models_"),
     "model records that are no mapping": (beside("models.yaml", b"text", _models), "models_file"),
 }

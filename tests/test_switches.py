@@ -336,16 +336,19 @@ async def _models(folder: Path, *arguments: str) -> tuple[int, str, str]:
     return process.returncode, output.decode(), complaints.decode()
 
 
-async def test_the_command_reaches_a_running_proxy_and_one_that_comes_later(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
+async def test_the_command_reaches_a_running_proxy_and_one_that_comes_later(
+    tmp_path: Path, workers: int
+) -> None:
     config = ("--config", str(tmp_path / "serve.yaml"))
     async with ScriptedUpstream(answer) as upstream:
         state = f"sqlite:{tmp_path / 'state.db'}"
-        server = {"port": 0, "drain_timeout": "1s", "workers": 2}
+        server = {"port": 0, "drain_timeout": "1s", "workers": workers}
         whole = settings(upstream, tmp_path, state=state, server=server)
         async with serving(tmp_path, whole) as proxy:
 
             async def serves(model: str) -> bool:
-                """Both workers are asked, as far as chance can tell."""
+                """Each worker is asked, as far as chance can tell."""
                 some = [await ask(proxy.data_address, PATH, chat()) for _ in range(12)]
                 return {one.headers["x-glm-proxy-model"] for one in some} == {model}
 
@@ -358,7 +361,7 @@ async def test_the_command_reaches_a_running_proxy_and_one_that_comes_later(tmp_
             assert (await _models(tmp_path, "reset", *config))[1] == "1 switch undone\n"
             await until(lambda: serves("glm-4-flash"))
         assert (await _models(tmp_path, "set", "glm-4.6", "later", *config))[0] == 0
-        async with serving(tmp_path, whole | {"server": server | {"workers": 1}}) as proxy:
+        async with serving(tmp_path, whole) as proxy:
             assert await serves("later")
 
 

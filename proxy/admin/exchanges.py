@@ -1,14 +1,16 @@
 """`/admin/exchanges`: which exchanges finished lately, which failed, which were slowest.
-`/admin/exchanges/ID`: one of them, with where its time went.
+`/admin/exchanges/ID`: one of them, with where its time went. Of several workers the one that is
+asked tells of its own in a list; for one that it does not know it asks the others.
 
 All texts in an answer are safe to show as text: they are cut and masked as in the access log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+import orjson
 from aiohttp import web
 
 from proxy.admin.answers import Refused, as_json, limit, refusing
@@ -19,6 +21,8 @@ from proxy.observe.stages import stages
 
 _PATH: Final = "/admin/exchanges"
 _KINDS: Final = ("recent", "slowest", "failed")
+_LONGEST_ID: Final = 64
+"""Characters of the longest request id there is."""
 _MOST: Final = 1000
 _USUAL: Final = 50
 _SUMMARY: Final = (
@@ -29,13 +33,23 @@ _SUMMARY: Final = (
 """Fields of the log line that a list has too; of these `time` differs."""
 
 
-def routes(exchanges: Exchanges) -> list[web.AbstractRouteDef]:
+Elsewhere = Callable[[str], Awaitable[bytes | None]]
+"""What another worker says of an exchange: what `for_another` made of it there."""
+
+
+def routes(exchanges: Exchanges, elsewhere: Elsewhere) -> list[web.AbstractRouteDef]:
     """For GET and HEAD."""
-    shown = _Shown(exchanges)
+    shown = _Shown(exchanges, elsewhere)
     return [
         web.get(_PATH, refusing(shown.several)),
         web.get(_PATH + "/{id}", refusing(shown.one)),
     ]
+
+
+def for_another(exchanges: Exchanges, request_id: str) -> bytes:
+    """One exchange in full, for another worker; nothing if it is not remembered here."""
+    kept = exchanges.find(request_id)
+    return b"" if kept is None else orjson.dumps(detail(kept))
 
 
 def summary(kept: Kept) -> dict[str, Any]:
@@ -78,8 +92,9 @@ def _seconds(span: float | None) -> float | None:
 class _Shown:
     """One method per path."""
 
-    def __init__(self, exchanges: Exchanges) -> None:
+    def __init__(self, exchanges: Exchanges, elsewhere: Elsewhere) -> None:
         self._exchanges = exchanges
+        self._elsewhere = elsewhere
 
     async def several(self, request: web.Request) -> web.Response:
         kinds = request.query.getall("kind", [])
@@ -98,8 +113,12 @@ class _Shown:
         return as_json({"exchanges": [summary(kept) for kept in found]})
 
     async def one(self, request: web.Request) -> web.Response:
-        kept = self._exchanges.find(request.match_info["id"])
-        if kept is None:
+        request_id = request.match_info["id"]
+        kept = self._exchanges.find(request_id)
+        if kept is not None:
+            return as_json(detail(kept))
+        found = await self._elsewhere(request_id) if len(request_id) <= _LONGEST_ID else None
+        if found is None:
             message = "no exchange of this id is remembered; see admin.exchanges"
             raise Refused(404, "not_found", message, "id")
-        return as_json(detail(kept))
+        return as_json(orjson.loads(found))

@@ -32,6 +32,9 @@ from proxy.net.reader_watch import reset, unread
 Headers = Sequence[tuple[str, str]]
 
 _LAST_CHUNK = b"0\r\n\r\n"
+_LINGER = 2.0
+"""Seconds that the rest of a refused body is read for: a client that is still sending it would see
+a reset in place of its answer."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _GRACE = 2.0
 """Seconds a connection without a request is kept by a server that stops: a client may have sent
@@ -63,6 +66,7 @@ class DataServer(web.Server):
             access_log=None,
             keepalive_timeout=keepalive_timeout,
             auto_decompress=False,
+            lingering_time=_LINGER,
         )
         self._serve = serve
         self._head_timeout = head_timeout

@@ -1,6 +1,7 @@
 """Processes on one machine tell each other something over Unix sockets: connect, read to the end.
 
-Nothing is asked: who connects is told. The folder that holds the sockets says who may.
+Who connects is told, and may ask for something else first. The folder that holds the sockets says
+who may.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from pathlib import Path
 _WITHIN = 2.0
 """Seconds for a sibling to tell everything. It takes some tenths of one when there are many series
 and the machine is busy."""
+_QUESTION = 1.0
+"""Seconds for a question; without one in time there is none."""
+_LONGEST = 256
+"""Bytes of a question."""
 _AT_ONCE = 16
 """Siblings asked at the same time."""
 _LARGEST = 64 * 1024 * 1024
@@ -26,9 +31,17 @@ _READ = 256 * 1024
 class Teller:
     """Tells whoever connects to a Unix socket. `start` once, `close` once."""
 
-    def __init__(self, path: Path, prepare: Callable[[], None], tell: Callable[[], bytes]) -> None:
-        """For each that connects, `prepare` is called on the loop and then `tell` in a thread."""
+    def __init__(
+        self,
+        path: Path,
+        prepare: Callable[[], None],
+        tell: Callable[[], bytes],
+        answer: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        """For each that connects, `prepare` is called on the loop and then `tell` in a thread; for
+        one that asks, `answer` on the loop instead."""
         self._path = path
+        self._answer = answer
         self._prepare = prepare
         self._tell = tell
         self._one = asyncio.Lock()
@@ -52,14 +65,12 @@ class Teller:
         await asyncio.gather(*self._telling, return_exceptions=True)
         self._path.unlink(missing_ok=True)
 
-    async def _connected(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._telling.add(task)
         try:
-            async with self._one:
-                self._prepare()
-                told = await asyncio.to_thread(self._tell)
+            told = await self._told(reader)
             with suppress(OSError, TimeoutError):
                 async with asyncio.timeout(_WITHIN):
                     writer.write(told)
@@ -69,8 +80,27 @@ class Teller:
             writer.transport.abort()
             self._telling.discard(task)
 
+    async def _told(self, reader: asyncio.StreamReader) -> bytes:
+        if self._answer is not None and (question := await _question(reader)):
+            return self._answer(question)
+        async with self._one:
+            self._prepare()
+            return await asyncio.to_thread(self._tell)
 
-def ask(paths: Sequence[Path], within: float = _WITHIN) -> list[bytes | None]:
+
+async def _question(reader: asyncio.StreamReader) -> bytes:
+    try:
+        async with asyncio.timeout(_QUESTION):
+            return await reader.readexactly(_LONGEST)  # longer than any
+    except asyncio.IncompleteReadError as all_of_it:
+        return all_of_it.partial
+    except (OSError, TimeoutError):
+        return b""
+
+
+def ask(
+    paths: Sequence[Path], within: float = _WITHIN, question: bytes = b""
+) -> list[bytes | None]:
     """What is told at each path; `None` where nothing is, not all of it in time, or too much.
 
     Blocks for `within` seconds at most, whatever the others do.
@@ -79,15 +109,17 @@ def ask(paths: Sequence[Path], within: float = _WITHIN) -> list[bytes | None]:
         return []
     deadline = time.monotonic() + within
     with ThreadPoolExecutor(min(len(paths), _AT_ONCE), "ask") as threads:
-        return list(threads.map(lambda path: _ask(path, deadline), paths))
+        return list(threads.map(lambda path: _ask(path, deadline, question), paths))
 
 
-def _ask(path: Path, deadline: float) -> bytes | None:
+def _ask(path: Path, deadline: float, question: bytes) -> bytes | None:
     told = bytearray()
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
             asking.settimeout(_left(deadline))
             asking.connect(str(path))
+            asking.sendall(question)
+            asking.shutdown(socket.SHUT_WR)
             while data := asking.recv(_READ):
                 told += data
                 if len(told) > _LARGEST:

@@ -160,16 +160,28 @@ class Pump:
         self._session = session
         self._sink = sink
         self._readable: asyncio.Future[None] | None = None
+        self._response: aiohttp.ClientResponse | None = None
         self.task: asyncio.Task[None] | None = None
 
     def pause_reading(self) -> None:
         if self._readable is None:
             self._readable = asyncio.get_running_loop().create_future()
+            transport = self._transport()
+            if transport is not None:  # or aiohttp would hold one more read of an answer
+                transport.pause_reading()
 
     def resume_reading(self) -> None:
         readable, self._readable = self._readable, None
         if readable is not None and not readable.done():
             readable.set_result(None)
+            transport = self._transport()
+            if transport is not None and not transport.is_closing():
+                transport.resume_reading()
+
+    def _transport(self) -> asyncio.Transport | None:
+        """None when the answer has come whole: then it may be another's already."""
+        connection = None if self._response is None else self._response.connection
+        return None if connection is None else connection.transport
 
     def cancel(self) -> None:
         if self.task is not None:
@@ -196,6 +208,7 @@ class Pump:
                 trace_request_ctx=use,
             ) as response:
                 del outgoing  # its body may be large, and the answer long
+                self._response = response
                 sink.reused = use.reused
                 sink.on_head(head_of(response))
                 content = response.content

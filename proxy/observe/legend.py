@@ -151,8 +151,8 @@ def _process() -> tuple[Label, ...]:
     return (
         Label("generation", "Of the garbage collector; 2 is the oldest.", ("0", "1", "2")),
         Label("log", "Which log.", ("access",)),
-        Label("home", "Where keys, switches and counts are kept.", state.HOMES),
-        Label("operation", "What was asked of it.", state.OPERATIONS),
+        Label("home", "Where keys, switches and counts are kept.", _sorted(state.HOMES)),
+        Label("operation", "What was asked of it.", _sorted(state.OPERATIONS)),
         Label(
             "result",
             "Whether the settings could be used.",

@@ -8,8 +8,8 @@ from proxy.observe import buckets
 from proxy.observe.labels import known
 from proxy.observe.series import Counters, Group, Histograms
 
-HOMES = ("memory", "redis", "sqlite")
-OPERATIONS = ("open", "probe", "read", "renew", "settle", "take", "write")
+HOMES = frozenset({"memory", "redis", "sqlite"})
+OPERATIONS = frozenset({"open", "probe", "read", "renew", "settle", "take", "write"})
 
 
 class State(Group):

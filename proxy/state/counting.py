@@ -80,6 +80,9 @@ class Common(Protocol):
     async def beat(self) -> int:
         """A sign of life that changes something, and how many processes gave one lately."""
 
+    async def leave(self) -> None:
+        """The last sign of life."""
+
 
 class Counting:
     """From `start` to `stop`; in one event loop."""
@@ -125,6 +128,7 @@ class Counting:
         if self._reach.up:
             with contextlib.suppress(StateError):
                 await self._flush()
+                await self._quickly(self._common.leave())
 
     # --- on the path of a request --------------------------------------------------------------
 

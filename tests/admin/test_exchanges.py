@@ -26,6 +26,11 @@ SUMMARY = [
 ]
 
 
+async def nowhere(_: str) -> bytes | None:
+    """There is no other worker."""
+    return None
+
+
 class Listener:
     def __init__(self, exchanges: Exchanges, url: str) -> None:
         self.exchanges = exchanges
@@ -40,7 +45,7 @@ class Listener:
 @pytest.fixture
 async def listener() -> AsyncIterator[Listener]:
     exchanges = Exchanges(500, now=lambda: NOW)
-    async with listening(routes(exchanges)) as (_, url):
+    async with listening(routes(exchanges, nowhere)) as (_, url):
         yield Listener(exchanges, url)
 
 

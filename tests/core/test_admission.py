@@ -258,8 +258,10 @@ class AnyCourse(RuleBasedStateMachine):
             mine = [t.age for t in self.waiting if t.caller == ticket.caller]
             assert ticket.age == min(mine), "the oldest of a caller goes first"
             del self.waiting[ticket]
-            for overtaken in self.waiting.values():
-                overtaken[ticket.caller] = overtaken.get(ticket.caller, 0) + 1
+            have = {caller for _, caller, _ in self.running} - {ticket.caller}
+            for waits, overtaken in self.waiting.items():
+                if waits.caller not in have:  # what is kept for others may hold up one that has
+                    overtaken[ticket.caller] = overtaken.get(ticket.caller, 0) + 1
         return served
 
     def was_given(self, grant: Grant, caller: str, since: float) -> None:
@@ -299,7 +301,7 @@ class AnyCourse(RuleBasedStateMachine):
 
     @rule(spare=st.booleans())
     def hedge(self, spare: bool) -> None:
-        grant = self.gate.enter_spare(self.now, "ann", spare=spare)
+        grant = self.gate.enter_spare(self.now, "hedge", spare=spare)
         if grant is not None:
             assert not self.waiting
             assert grant.kind is not Kind.PROBE
@@ -373,7 +375,7 @@ class AnyCourse(RuleBasedStateMachine):
             assert self.gate.in_flight == len(self.running) == self.given - self.returned
 
     @invariant()
-    def no_caller_is_let_go_twice_before_one_that_was_there(self) -> None:
+    def no_caller_is_let_go_twice_before_one_that_was_there_and_has_none(self) -> None:
         if hasattr(self, "gate"):
             firsts: dict[str, Ticket] = {}
             for ticket in self.waiting:

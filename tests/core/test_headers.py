@@ -370,3 +370,32 @@ def test_no_header_of_the_upstream_breaks_out_downstream(
     for name, value in to_client(pairs, stream=stream):
         assert NAME.fullmatch(name)
         assert VALUE.fullmatch(value)
+
+
+# --- another proxy in front of the endpoint ------------------------------------------------------
+
+
+def test_what_another_proxy_says_of_itself_comes_under_names_of_its_own() -> None:
+    said = [
+        (b"server-timing", b"sent;dur=1.0, headers;dur=2.0"),
+        (b"x-glm-proxy-model", b"glm-4-flash"),
+        (b"x-glm-proxy-upstream-endpoint", b"cn"),
+        (b"x-log-id", b"1"),
+    ]
+    assert to_client(said, stream=True) == [
+        ("x-glm-proxy-upstream-timing", "sent;dur=1.0, headers;dur=2.0"),
+        ("x-glm-proxy-upstream-model", "glm-4-flash"),
+        ("x-glm-proxy-upstream-upstream-endpoint", "cn"),
+        ("x-log-id", "1"),
+    ]
+
+
+def test_the_times_of_who_is_no_proxy_of_ours_stay_here() -> None:
+    assert to_client([(b"server-timing", b"db;dur=53")], stream=True) == []
+
+
+def test_an_upstream_cannot_speak_in_our_name() -> None:
+    """Ours are added after; what comes from upstream never has their names."""
+    said = [(b"x-glm-proxy-model", b"a"), (b"x-request-id", b"b"), (b"server-timing", b"c")]
+    ours = {name for name, _ in added(request_id="r", model="m", timings=[("sent", 1.0)])}
+    assert ours.isdisjoint(name for name, _ in to_client(said, stream=False))

@@ -1,4 +1,4 @@
-"""An upstream in a process of its own that says as much as it can: `python -m tests.fakes.flooding`.
+"""An upstream that says as much as it can, in a process of its own: python -m tests.fakes.flooding.
 
 Prints its port. The model `flood` never ends and never pauses; `steady` says an event each 20 ms.
 """

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import resource
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +47,20 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(folder: Path, settings: dict[str, Any]) -> AsyncIterator[Served]:
-    """A proxy with `settings` on free ports; it is told to stop at the end, and must obey."""
+async def serving(
+    folder: Path,
+    settings: dict[str, Any],
+    *,
+    environ: Mapping[str, str] | None = None,
+    log: bool = False,
+    files: int | None = None,
+    program: Sequence[str] = (sys.executable, "-m", "proxy"),
+) -> AsyncIterator[Served]:
+    """A proxy with `settings` on free ports; it is told to stop at the end, and must obey.
+
+    Its state is kept in `folder`. `log`: both its logs go to `folder / "log"`. `files`: how many it
+    may open.
+    """
     base = {
         "server": {"port": 0, "drain_timeout": "1s"},
         "admin": {"port": 0},
@@ -53,18 +68,24 @@ async def serving(folder: Path, settings: dict[str, Any]) -> AsyncIterator[Serve
     }
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump(base | settings), encoding="utf-8")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "proxy",
-        "serve",
-        "--config",
-        str(path),
-        stdout=asyncio.subprocess.PIPE,
-    )
+    said = folder / "log"
+    with ExitStack() as opened:
+        output = opened.enter_context(said.open("wb")) if log else None
+        process = await asyncio.create_subprocess_exec(
+            *program,
+            "serve",
+            "--config",
+            str(path),
+            stdout=asyncio.subprocess.PIPE if output is None else output,
+            stderr=output,
+            env={**os.environ, "STATE_DIRECTORY": str(folder), **(environ or {})},
+            preexec_fn=None if files is None else partial(_may_open, files),
+        )
     try:
-        assert process.stdout is not None
-        line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+        if process.stdout is None:
+            line = await asyncio.wait_for(_first_line(said), 20)
+        else:
+            line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
         found = _LISTENS.search(line)
         assert found is not None, line
         host, port, admin_host, admin_port = found.groups()
@@ -73,3 +94,14 @@ async def serving(folder: Path, settings: dict[str, Any]) -> AsyncIterator[Serve
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+async def _first_line(log: Path) -> str:
+    """The one that names the addresses."""
+    while not _LISTENS.search(text := log.read_text(encoding="utf-8")):
+        await asyncio.sleep(0.02)
+    return text
+
+
+def _may_open(files: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Stage:
                 await client.chunk()
                 moments.append(time.monotonic())
             client.writer.transport.abort()
-        return [after - before for before, after in zip(moments, moments[1:], strict=False)]
+        return [after - before for before, after in pairwise(moments)]
 
     async def attacked(self, kind: str, count: int, seconds: float) -> Damage:
         """What an attack does to the streams of others and to the proxy's memory."""

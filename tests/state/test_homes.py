@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import redis.asyncio
 
 from proxy.config import Allowance, State
 from proxy.core.policy import access
@@ -122,15 +123,9 @@ async def test_nothing_of_a_token_is_kept(
         secret = made.token.rpartition("-")[2][:20].encode()
         if kind == "redis":
             async with running_client(state) as client:
-                dump = b"".join(
-                    [
-                        part
-                        for pair in (await client.hgetall("glm-proxy:registry")).items()
-                        for part in pair
-                    ]
-                )
-            assert made.key.id.encode() in dump
-            assert secret not in dump
+                dump = repr(await client.hgetall("glm-proxy:registry"))
+            assert made.key.id in dump
+            assert secret.decode() not in dump
         else:
             files = [path.read_bytes() for path in tmp_path.iterdir()]
             assert any(made.key.id.encode() in data for data in files)
@@ -138,9 +133,7 @@ async def test_nothing_of_a_token_is_kept(
 
 
 @asynccontextmanager
-async def running_client(state: State) -> AsyncIterator[object]:
-    import redis.asyncio
-
+async def running_client(state: State) -> AsyncIterator[redis.asyncio.Redis]:
     client = redis.asyncio.Redis(port=state.server.port)
     try:
         yield client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from proxy.config import Allowance
 from proxy.state.home import Home
@@ -115,23 +117,59 @@ async def test_no_request_fails_when_redis_does(
         print(figures(how, usual, without, took))
 
 
-async def test_one_that_starts_without_redis_serves_and_heals(
-    tmp_path: Path, needs_program: NeedsProgram
+@pytest.mark.parametrize("access", ["open", "keys"])
+async def test_one_that_starts_without_redis_heals(
+    access: str, tmp_path: Path, needs_program: NeedsProgram
 ) -> None:
+    """With keys it lets nobody in until it has read them once."""
     server = RedisServer(needs_program("redis-server"), tmp_path)
     limits = total(requests_per_minute=100_000)
+    made = a_key()
+    header = f"Authorization: Bearer {made.token}"
     try:
         async with (
             ScriptedUpstream(Upstream().answer) as up,
-            replicas(tmp_path, up, 1, state=server.url, **limits) as proxies,
+            replicas(tmp_path, up, 1, state=server.url, access=access, **limits) as proxies,
         ):
-            assert (await flow(proxies, 20)).let_in == 20
+            before = await flow(proxies, 20, header)
+            assert set(before.statuses) == {200 if access == "open" else 503}
             assert await _up(proxies) == 0
             await server.start()
+            async with opened(server.state) as (home, _):
+                await home.save_key(made.key, an_entry())
             await in_use_again(proxies)
-            assert (await flow(proxies, 20)).let_in == 20
+            async with asyncio.timeout(20):
+                while (await ask(proxies[0], header)).status != 200:
+                    await asyncio.sleep(0.05)
+            assert (await flow(proxies, 20, header)).let_in == 20
     finally:
         await server.kill()
+
+
+async def test_who_must_know_the_keys_does_not_start_without_its_file(tmp_path: Path) -> None:
+    (tmp_path / "state.db").write_bytes(b"This is no database at all. " * 100)
+    key = tmp_path / "key"
+    key.write_text("upstream-key")
+    key.chmod(0o600)
+    settings = {
+        "endpoints": [{"name": "up", "base_url": "http://127.0.0.1:9", "api_key": f"file:{key}"}],
+        "server": {"port": 0},
+        "admin": {"port": 0},
+        "access": "keys",
+        "state": f"sqlite:{tmp_path / 'state.db'}",
+    }
+    path = tmp_path / "serve.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy", "serve", "--config", str(path)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 1
+    assert out == b""
+    assert err.decode().count("\n") == 1
+    assert "state.db is damaged; restore it from a copy" in err.decode()
 
 
 async def hurt(server: RedisServer, road: Road, how: str) -> None:

@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from tests.fakes.fleet import Fleet, fleet, lives, until
+from tests.fakes.raw_client import ask, chat
 from tests.fakes.traffic import Traffic, script
 from tests.fakes.upstream import ScriptedUpstream
 
@@ -150,6 +152,30 @@ async def test_one_scrape_is_what_the_clients_counted_also_after_a_kill(
         assert traffic.failed == {}
         assert await counted(one, 60) == 60
         assert await one.total("glm_proxy_workers") == 2
+
+
+CALLER = "Authorization: Bearer caller.secret"
+
+
+async def test_any_worker_tells_of_an_exchange_that_another_one_served(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    async with fleet(tmp_path, before(upstream, server={"workers": 3})) as one:
+        ids = set()
+        for _ in range(12):
+            answer = await ask(one.data, "/v1/chat/completions", chat(model="for-0"), CALLER)
+            ids.add(answer.headers["x-request-id"])
+        callers = set()
+        for request_id in ids:
+            for _ in range(3):
+                status, text = await one.get(f"/admin/exchanges/{request_id}")
+                assert status == 200, text
+                told = orjson.loads(text)
+                assert told["request_id"] == request_id
+                callers.add(told["key"])
+        assert len({one[:16] for one in ids}) > 1  # several workers served
+        assert len(callers) == 1  # and call the same key by the same name
+        assert (await one.get("/admin/exchanges/nobody"))[0] == 404
 
 
 async def counted(one: Fleet, expected: float) -> float:

@@ -7,7 +7,7 @@ seconds on one monotonic clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from math import ceil
 from typing import Final, NamedTuple
 
@@ -126,7 +126,7 @@ class Gate:
         """Let go who may, in order. Call it after every change, and when `look_again` says."""
         served: list[Ticket] = []
         while self._queue and (limit := self._pick(now)) is not None:
-            kept = self._kept(None, now)
+            kept = self._kept(self._queue.callers, now)
             caller = self._queue.next(_anybody if kept is None else kept.lets)
             if caller is None:
                 break
@@ -151,7 +151,7 @@ class Gate:
             return None
         times = [one.look_again(now) for one in self._usable(now)]
         times += [self._limits[key].resting_until for key in self._keys]
-        if self._kept(None, now) is not None:
+        if self._kept(self._queue.callers, now) is not None:
             times.append(self._shares.next_change(now))
         return min((time for time in times if time is not None and time > now), default=None)
 
@@ -217,18 +217,19 @@ class Gate:
 
     def lets(self, caller: str, now: float) -> bool:
         """Whether the caller may have what is free: others may be coming back for it."""
-        kept = self._kept(caller, now)
+        asking = {caller, *self._queue.callers} if self._queue else (caller,)
+        kept = self._kept(asking, now)
         return kept is None or kept.lets(caller)
 
     def crowded_out(self, caller: str) -> Ticket | None:
         """Who goes where one of `caller` is one too many in the queue; None: that one itself."""
         return self._queue.crowded_out(caller)
 
-    def _kept(self, caller: str | None, now: float) -> Kept | None:
+    def _kept(self, asking: Collection[str], now: float) -> Kept | None:
         places = self._places()
         if places is None:
             return None
-        return self._shares.kept(caller, places, places - self.in_flight, now)
+        return self._shares.kept(asking, places, places - self.in_flight, now)
 
     def _places(self) -> int | None:
         """Of all keys together; None: of one of them the limit is not known."""

@@ -9,7 +9,7 @@ refused gets its caller's turn back and stands where its arrival puts it.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from operator import attrgetter
 
 from proxy.core.policy.admission_limit import Grant
@@ -58,6 +58,11 @@ class FairQueue:
 
     def __len__(self) -> int:
         return self._waiting
+
+    @property
+    def callers(self) -> Collection[str]:
+        """Those who have a request here."""
+        return self._lines.keys()
 
     def add(self, caller: str, since: float) -> Ticket:
         """Stand in line; `since` is the arrival, also of a request that comes again."""

@@ -9,6 +9,7 @@ once within the last ten to twenty seconds, its own fair share at most. Who is a
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 SPAN: Final = 10.0
@@ -84,12 +85,14 @@ class Shares:
         if not keep and not one.running:
             del self._callers[caller]
 
-    def kept(self, caller: str | None, limit: int, free: int, now: float) -> Kept | None:
-        """What holds of `free` places out of `limit`, when `caller` asks too; None: all may."""
+    def kept(self, asking: Collection[str], limit: int, free: int, now: float) -> Kept | None:
+        """What holds of `free` places out of `limit`, when these callers ask; None: all may."""
+        if len(asking) > limit:
+            return None
         if now >= self._swept + _SWEPT:
             self._sweep(now)
         callers = self._callers
-        active = len(callers) + (caller is not None and caller not in callers)
+        active = len(callers) + sum(caller not in callers for caller in asking)
         if active < 2 or active > limit:
             return None
         span, fair = int(now // SPAN), limit // active

@@ -8,12 +8,13 @@ that is late already says that the candidate has become slow, seconds before its
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import exp2, sqrt
 from typing import Final, NamedTuple
 
 from proxy.config import Breaker as BreakerSettings
 from proxy.core.policy.breaker import Breaker
+from proxy.core.policy.lessons import Kind, Sketched, scaled
 from proxy.core.policy.outcome import Outcome
 from proxy.core.policy.sketch import COUNT, SECONDS, LiveSketch
 
@@ -28,6 +29,8 @@ the slowest few in a hundred: it takes more values than a choice does."""
 
 _ENOUGH: Final = 1.5
 """Values that a shape must have to speak for itself; with fewer, its neighbours do."""
+LENT: Final = 4.0
+"""What other processes have seen never counts for more values than this."""
 _HOPE: Final = 1.5
 """Standard errors by which a candidate gets the benefit of the doubt."""
 
@@ -48,11 +51,13 @@ def shape_of(size: int, tools: bool) -> Shape:
 class _Spans:
     """One kind of time, by shape."""
 
-    __slots__ = ("_count", "_seconds", "_shapes")
+    __slots__ = ("_count", "_lent", "_seconds", "_shapes")
 
     def __init__(self, *, seconds: float, count: float) -> None:
         self._seconds, self._count = seconds, count
         self._shapes: dict[Shape, LiveSketch] = {}
+        self._lent: dict[Shape, LiveSketch] = {}
+        """What other processes have seen."""
 
     def of(self, shape: Shape) -> LiveSketch:
         """The shape's own sketch, for what is to be added."""
@@ -71,11 +76,27 @@ class _Spans:
         own = shapes.get(shape)
         if own is not None and own.weight(now) >= _ENOUGH:
             return own
+        lent = self._lent.get(shape)
+        if lent is not None and lent.weight(now) >= _ENOUGH:
+            return lent
         near = [known for one in _neighbours(shape) if (known := shapes.get(one)) is not None]
         best = max(near, key=lambda sketch: sketch.weight(now), default=None)
         if best is not None and best.weight(now) >= _ENOUGH:
             return best
         return max(shapes.values(), key=lambda sketch: sketch.weight(now), default=None)
+
+    def seen(self, now: float) -> Iterator[tuple[Shape, list[tuple[int, float]]]]:
+        """What this process has seen itself, of each shape that can speak for itself."""
+        for shape, sketch in self._shapes.items():
+            if sketch.weight(now) >= _ENOUGH:
+                yield shape, sketch.weights(now)
+
+    def lend(self, shape: Shape, weights: Sequence[tuple[int, float]], now: float) -> None:
+        """What others have seen: it speaks for the shape as long as nothing of our own does."""
+        lent = self._lent.get(shape)
+        if lent is None:
+            lent = self._lent[shape] = LiveSketch(seconds=self._seconds, count=self._count)
+        lent.put(scaled(weights, LENT), now)
 
 
 def _neighbours(shape: Shape) -> Iterator[Shape]:
@@ -205,6 +226,22 @@ class Vitals:
         self._failed = self._failed * kept + (outcome is Outcome.FAILURE)
         self._last = max(self._last, now)
 
+    # --- other processes -------------------------------------------------------------------
+
+    def lessons(self, now: float) -> Iterator[tuple[Kind, Shape, list[tuple[int, float]]]]:
+        """What this process has seen itself, and can tell others."""
+        for kind, spans in self._kinds():
+            for shape, weights in spans.seen(now):
+                yield kind, shape, weights
+
+    def lend(self, one: Sketched, now: float) -> None:
+        """What others have seen of the candidate."""
+        spans = dict(self._kinds())[one.kind]
+        spans.lend(Shape(one.size, one.tools), one.weights, now)
+
+    def _kinds(self) -> tuple[tuple[Kind, _Spans], ...]:
+        return ("token", self._tokens), ("content", self._contents)
+
     # --- what is to be expected ------------------------------------------------------------
 
     def first_token(self, q: float, shape: Shape, now: float) -> float | None:
@@ -305,6 +342,11 @@ class Health:
     def find(self, model: str, endpoint: str, keys: str | None) -> Vitals | None:
         """The candidate's vitals, if it is known. Looking does not keep it from being forgotten."""
         return self._vitals.get((model, endpoint, keys))
+
+    def lend(self, one: Sketched, now: float) -> None:
+        """What other processes have seen of a candidate; nothing is forgotten for it."""
+        if (one.model, one.endpoint, one.keys) in self._vitals or len(self) < self._capacity:
+            self.of(one.model, one.endpoint, one.keys).lend(one, now)
 
     def __len__(self) -> int:
         return len(self._vitals)

@@ -9,6 +9,7 @@ are forgotten. Fading alone would need a hundred fast answers before nine in ten
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from itertools import accumulate
 from math import ceil, exp2, log
 from typing import Final, Self
@@ -24,9 +25,10 @@ COUNT: Final = 30.0
 """After so many newer values a value counts half."""
 
 _STEP: Final = log(GROWTH)
-_BUCKETS: Final = ceil(log(HIGHEST / LOWEST) / _STEP)
+BUCKETS: Final = ceil(log(HIGHEST / LOWEST) / _STEP)
+"""How many there are."""
 _MIDDLES: Final[tuple[float, ...]] = tuple(
-    LOWEST * GROWTH ** (bucket + 0.5) for bucket in range(_BUCKETS)
+    LOWEST * GROWTH ** (bucket + 0.5) for bucket in range(BUCKETS)
 )
 _FORGOTTEN: Final = 2.0**-10
 """Less weight than this says nothing any more."""
@@ -48,8 +50,8 @@ class Sketch:
         """`seconds` and `count` are half-lives: in time, and in values of weight 1."""
         self._seconds = seconds
         self._count = count
-        self._counts = [0.0] * _BUCKETS
-        self._first, self._last = _BUCKETS, -1
+        self._counts = [0.0] * BUCKETS
+        self._first, self._last = BUCKETS, -1
         self._total = 0.0
         self._unit = 1.0
         self._at = 0.0
@@ -87,6 +89,24 @@ class Sketch:
         age = now - self._at
         faded = self._total / self._unit
         return faded * exp2(-age / self._seconds) if age > 0.0 else faded
+
+    def weights(self, now: float) -> list[tuple[int, float]]:
+        """By bucket, how many values are in it, each counted by what is left of it."""
+        total = self.weight(now)
+        if total < _FORGOTTEN:
+            return []
+        unit = self._total / total
+        held = range(self._first, self._last + 1)
+        return [(one, self._counts[one] / unit) for one in held if self._counts[one]]
+
+    def put(self, weights: Iterable[tuple[int, float]], now: float) -> None:
+        """Only these values from now on, as `weights` tells them."""
+        self._counts = [0.0] * BUCKETS
+        self._first, self._last = BUCKETS, -1
+        self._total, self._unit, self._at = 0.0, 1.0, now
+        for bucket, weight in weights:
+            if weight > 0.0:
+                self._enter(bucket, weight)
 
     def copy(self) -> Self:
         """Another one with the same values."""
@@ -130,7 +150,7 @@ class Sketch:
         least = _FORGOTTEN**2 * self._unit
         self._counts = [count if count > least else 0.0 for count in counts]
         held = [bucket for bucket, count in enumerate(self._counts) if count]
-        self._first, self._last = (held[0], held[-1]) if held else (_BUCKETS, -1)
+        self._first, self._last = (held[0], held[-1]) if held else (BUCKETS, -1)
         self._total = sum(self._counts)
 
 
@@ -216,7 +236,7 @@ class LiveSketch(Sketch):
             self._keep([0.0] * edge + counts[edge:])
         else:
             edge = bucket_of(self._low) + 1
-            self._keep(counts[:edge] + [0.0] * (_BUCKETS - edge))
+            self._keep(counts[:edge] + [0.0] * (BUCKETS - edge))
         self._balance = 0.0
 
 
@@ -224,4 +244,4 @@ def bucket_of(seconds: float) -> int:
     """The bucket of a value, whatever it is."""
     if seconds <= LOWEST:
         return 0
-    return min(int(log(seconds / LOWEST) / _STEP), _BUCKETS - 1)
+    return min(int(log(seconds / LOWEST) / _STEP), BUCKETS - 1)

@@ -32,6 +32,7 @@ class RedisCounts:
         self._prefix = prefix
         self._script = Script.of("counts.lua")
         self._id = secrets.token_hex(8)
+        self._replicas = f"{prefix}:replicas"
 
     async def reach(self) -> None:
         await self.link.connect()
@@ -78,10 +79,13 @@ class RedisCounts:
         await self.link.run_all(self._script, calls)
 
     async def beat(self) -> int:
-        replicas = await self._run([f"{self._prefix}:replicas"], "beat", self._id, _ALIVE)
+        replicas = await self._run([self._replicas], "beat", self._id, _ALIVE)
         if not isinstance(replicas, int) or not 1 <= replicas <= 10_000:
             raise StateError(f"{self.link.name} does not speak as Redis does")
         return replicas
+
+    async def leave(self) -> None:
+        await self.link.ask(("ZREM", self._replicas, self._id))
 
     async def _run(self, keys: Sequence[str], what: str, *arguments: Argument) -> Any:
         return await self.link.run(self._script, keys, what, *self.clock, *arguments)

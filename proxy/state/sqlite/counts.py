@@ -75,9 +75,8 @@ class CountsFile:
         self._db = opened(path, SCHEMA, busy=busy, synchronous="OFF")
 
     def close(self) -> None:
-        with told(self._path), transaction(self._db):
-            self._db.execute("DELETE FROM replicas WHERE id = ?", (self._id,))
-        self._db.close()
+        with told(self._path):
+            self._db.close()
 
     def take(self, wants: Sequence[Want], lease: str) -> Taken:
         with told(self._path), transaction(self._db):
@@ -147,6 +146,10 @@ class CountsFile:
             )
             (replicas,) = self._db.execute("SELECT count(*) FROM replicas").fetchone()
         return int(replicas)
+
+    def leave(self) -> None:
+        with told(self._path), transaction(self._db):
+            self._db.execute("DELETE FROM replicas WHERE id = ?", (self._id,))
 
     # --- rows ----------------------------------------------------------------------------------
 

@@ -202,6 +202,9 @@ class _Counts:
     async def beat(self) -> int:
         return await self._do(CountsFile.beat)
 
+    async def leave(self) -> None:
+        await self._do(CountsFile.leave)
+
     async def _do(self, work: Callable[[CountsFile], T]) -> T:
         if self._thread is None:
             raise StateError(f"{self._path} is not open")
