@@ -29,6 +29,7 @@ from proxy.errors import Draining
 from proxy.exchange import Exchange
 from proxy.generation import Builder, Materials
 from proxy.house import House
+from proxy.learning import Learning
 from proxy.net.door import door_of, limits_of
 from proxy.net.downstream import Client, DataServer
 from proxy.net.listen import BACKLOG, Listeners, hold_little
@@ -85,6 +86,7 @@ class App:
             readiness=self._readiness,
             reread=self._reread,
         )
+        self._learning = Learning(self.home, lambda: self.house)
         self._desk.use(self._generation)
         telling.use(self._generation.house)
         self.data_address: tuple[str, int] = ("", 0)
@@ -135,6 +137,7 @@ class App:
         self.admin_address = listeners.admin.getsockname()[:2]
         await self._desk.start(listeners.admin, self.data_address)
         await self._generation.start()
+        self._learning.start()
         self._ready = self._is_serving = True
 
     async def stop(self, timeout: float, *, replaced: bool = False) -> None:
@@ -153,6 +156,7 @@ class App:
             await self._server.shutdown(_LAST_LOOK)
         await self._builder.pools.close()
         await self._desk.stop()
+        await self._learning.stop()
         await self.home.close()
         await self._telling.stop()
 

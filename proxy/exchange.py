@@ -300,6 +300,7 @@ class Exchange:
                 trace=facts.join(),
             ),
             head=self._passed_head,
+            mask=house.knowledge.mask(candidate.endpoint),
             total=route.timeouts.total,
         )
         facts.outcome = "completed"

@@ -7,7 +7,7 @@ several of them. New settings get a `Knowledge` of their own, which takes over w
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -17,6 +17,7 @@ from proxy.core.policy.budget import Budget
 from proxy.core.policy.choice import Choice, Option, choose, prefix_of
 from proxy.core.policy.health import Health, Shape, Vitals
 from proxy.core.policy.hedging import Lateness
+from proxy.core.policy.lessons import Sketched
 from proxy.core.policy.route import DEFAULT, Candidate, Route
 from proxy.core.wire.answers import masked
 from proxy.core.wire.request import ChatRequest
@@ -105,6 +106,29 @@ class Knowledge:
         same = {name for name, share in hedges.items() if old.get(name) == share}
         self._hedges = {k: v for k, v in before._hedges.items() if k in same}
         self._lateness = {k: v for k, v in before._lateness.items() if k in hedges}
+
+    # --- other processes ---------------------------------------------------------------------
+
+    def lessons(self, now: float) -> list[Sketched]:
+        """What this process has seen of its candidates, to be told to others."""
+        return [
+            Sketched(scope, *candidate, shape.size, shape.tools, kind, tuple(weights))
+            for scope, health in self._health.items()
+            for candidate, vitals in health
+            for kind, shape, weights in vitals.lessons(now)
+        ]
+
+    def lend(self, sketches: Iterable[Sketched], now: float) -> None:
+        """What others have seen, of candidates that the settings know here too."""
+        for one in sketches:
+            health = self._health.get(one.scope)
+            if health is not None and (one.endpoint, one.keys or OWN_KEYS) in self._secrets:
+                health.lend(one, now)
+
+    @property
+    def key_groups(self) -> Collection[tuple[str, str]]:
+        """Endpoints and groups of the keys that are named in the settings."""
+        return self._secrets.keys()
 
     # --- keys --------------------------------------------------------------------------------
 

@@ -57,11 +57,12 @@ MAY_IMPORT = {
             *("pools", "state", "telling"),
         }
     ),
+    "learning": frozenset({"core", "house", "state"}),
     "desk": frozenset({"admin", "config", "generation", "net", "state", "status", "telling"}),
     "app": frozenset(
         {
-            *("admin", "config", "desk", "errors", "exchange", "generation", "house", "net"),
-            *("observe", "state", "status", "telling"),
+            *("admin", "config", "desk", "errors", "exchange", "generation", "house", "learning"),
+            *("net", "observe", "state", "status", "telling"),
         }
     ),
     "workers": frozenset({"", "app", "config", "net", "observe", "state"}),

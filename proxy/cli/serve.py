@@ -28,7 +28,7 @@ from proxy.workers import activation
 from proxy.workers.activation import Systemd, WrongSocket
 from proxy.workers.channel import FOLDER, Channel
 from proxy.workers.cpus import usable
-from proxy.workers.drain import ENDING
+from proxy.workers.drain import KEPT
 from proxy.workers.folder import RunFolder
 from proxy.workers.words import ERROR, Direct, say
 
@@ -66,8 +66,8 @@ def command(path: Path | None, host: str | None, port: int | None, admin_port: i
     _require_home(config)
     raise_file_limit()
     try:
-        # From now on clients may be waiting: a signal to end is kept until somebody listens to it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        # From now on clients may be waiting, and nothing ends them but an orderly end.
+        signal.pthread_sigmask(signal.SIG_BLOCK, KEPT)
         inherited = activation.inherited(environ, os.getpid())
         server, admin = config.server, config.admin
         listeners = Listeners.open((server.host, server.port), (admin.host, admin.port), inherited)

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     PrivateAttr,
     ValidationInfo,
@@ -42,7 +43,18 @@ from proxy.config.units import Bytes, BytesOrZero, Seconds, SecondsOrZero
 
 S = TypeVar("S", bound=Section)
 
-Workers = Annotated[int, Field(strict=True, ge=1, le=256)] | Literal["auto"]
+_MOST_WORKERS: Final = 256
+
+
+def _some_workers(found: object) -> object:
+    if found == "auto" or (type(found) is int and 1 <= found <= _MOST_WORKERS):
+        return found
+    raise ValueError(f"found {found!r}, must be a whole number, 1 to {_MOST_WORKERS}, or auto")
+
+
+Workers = Annotated[
+    Annotated[int, Field(ge=1, le=_MOST_WORKERS)] | Literal["auto"], BeforeValidator(_some_workers)
+]
 Connections = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 ConnectionsOrZero = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 

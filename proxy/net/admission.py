@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import ceil
 from typing import Final
 
@@ -16,6 +16,7 @@ from proxy.config import Admission as Settings
 from proxy.core.policy.admission import Figures, Gate, Place, most_of
 from proxy.core.policy.admission_limit import Ending, Grant
 from proxy.core.policy.admission_queue import Ticket
+from proxy.core.policy.lessons import Limited
 from proxy.errors import TooBusy
 
 __all__ = ["Admission", "Figures", "Permit", "Place"]
@@ -63,6 +64,7 @@ class Admission:
         self._clock = clock
         self._doors: dict[Place, _Door] = {}
         self._swept = clock()
+        self._lent: dict[Place, dict[str, int]] = {}
 
     async def admit(
         self,
@@ -150,6 +152,27 @@ class Admission:
             sums[name] = Figures(*(a + b for a, b in zip(sofar, more, strict=True)))
         return sums
 
+    # --- other processes -------------------------------------------------------------------
+
+    def learned(self) -> list[Limited]:
+        """The limits that were learned."""
+        return [
+            Limited(place, key, limit)
+            for place, door in self._doors.items()
+            for key, limit in door.gate.learned().items()
+        ]
+
+    def lend(self, limits: Iterable[Limited]) -> None:
+        """Limits that others have learned: where a place is used for the first time, it begins with
+        them."""
+        self._lent = {}
+        for place, key, limit in limits:
+            self._lent.setdefault(place, {})[key] = limit
+        now = self._clock()
+        for place, lent in self._lent.items():
+            if (door := self._doors.get(place)) is not None:
+                door.gate.lend(lent, now)
+
     # --- the places ------------------------------------------------------------------------
 
     def _open(
@@ -162,7 +185,10 @@ class Admission:
             door = _Door(Gate(now), self._clock)
             if self._has_room():  # else too many are busy: this one has no limit, and learns none
                 self._doors[place] = door
-        door.gate.use(keys, most_of(settings, start), now)
+            door.gate.use(keys, most_of(settings, start), now)
+            door.gate.lend(self._lent.get(place, {}), now)
+        else:
+            door.gate.use(keys, most_of(settings, start), now)
         return door
 
     def _has_room(self) -> bool:

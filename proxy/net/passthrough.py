@@ -14,11 +14,19 @@ from typing import NamedTuple
 
 import aiohttp
 
-from proxy.errors import ClientError, ProxyError, TotalTimeout, UpstreamReset
+from proxy.core.wire.headers import content_of
+from proxy.core.wire.inflate import ENCODINGS, Inflate
+from proxy.errors import AnswerTooLarge, ClientError, ProxyError, TotalTimeout, UpstreamReset
 from proxy.net.downstream import Client, Headers
 from proxy.net.h2.connection import Connection, Head, Reader
 from proxy.net.http1 import Use, translate
 from proxy.net.upstream import Outgoing, Upstream, head_of
+
+
+Mask = Callable[[bytes], bytes]
+
+_LARGEST_ERROR = 1 << 20
+"""Bytes."""
 
 
 class Answer(NamedTuple):
@@ -38,20 +46,50 @@ async def passthrough(
     outgoing: Outgoing,
     *,
     head: Callable[[Answer], Headers],
+    mask: Mask | None,
     total: float,
 ) -> None:
     """Send `client`'s body with the head of `outgoing`; bring the answer back as it comes.
 
     `head` is called once, when the answer's head is here, and says the headers the client gets.
-    Raises ProxyError.
+    `mask` is what an error of the upstream goes through, for it may quote the key that it got: then
+    it is read whole. Raises ProxyError.
     """
     try:
         async with asyncio.timeout(total), _sent(client, upstream, outgoing) as answer:
+            if mask is not None and answer.head.status >= 400:
+                answer = await _masked(answer, mask)
             await client.open_body(answer.head.status, head(answer))
             async for part in answer.parts:
                 await client.write_body(part)
     except TimeoutError:
         raise TotalTimeout(f"the answer was not whole after {total:g} s") from None
+
+
+async def _masked(answer: Answer, mask: Mask) -> Answer:
+    """The same error, whole and without what it must not tell."""
+    _, encoding = content_of(answer.head.headers)
+    inflate = Inflate() if encoding in ENCODINGS else None
+    body = b""
+    async for part in answer.parts:
+        body += part if inflate is None else inflate.feed(part)
+        if len(body) > _LARGEST_ERROR:
+            raise AnswerTooLarge("the upstream's error is over the limit")
+    headers = [
+        (name, value)
+        for name, value in answer.head.headers
+        if name.lower() not in (b"content-length", b"content-encoding")
+    ]
+    if inflate is None and encoding not in (b"", b"identity"):
+        body = b""  # nobody asked for it so, and nobody here can read it
+    body = mask(body)
+    headers.append((b"content-length", b"%d" % len(body)))
+    return answer._replace(head=Head(answer.head.status, headers), parts=_only(body))
+
+
+async def _only(body: bytes) -> AsyncIterator[bytes]:
+    if body:
+        yield body
 
 
 @asynccontextmanager

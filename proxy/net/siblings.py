@@ -1,7 +1,7 @@
 """Processes on one machine tell each other something over Unix sockets: connect, read to the end.
 
-Who connects is told, and may ask for something else first. The folder that holds the sockets says
-who may.
+Who connects says in a line what it asks for: nothing, for what is always told. The folder that holds
+the sockets says who may.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ _WITHIN = 2.0
 and the machine is busy."""
 _QUESTION = 1.0
 """Seconds for a question; without one in time there is none."""
-_LONGEST = 256
-"""Bytes of a question."""
 _AT_ONCE = 16
 """Siblings asked at the same time."""
 _LARGEST = 64 * 1024 * 1024
@@ -81,7 +79,9 @@ class Teller:
             self._telling.discard(task)
 
     async def _told(self, reader: asyncio.StreamReader) -> bytes:
-        if self._answer is not None and (question := await _question(reader)):
+        # What is left unread when a Unix socket is closed is a reset for the other side.
+        question = await _question(reader)
+        if question and self._answer is not None:
             return self._answer(question)
         async with self._one:
             self._prepare()
@@ -91,10 +91,8 @@ class Teller:
 async def _question(reader: asyncio.StreamReader) -> bytes:
     try:
         async with asyncio.timeout(_QUESTION):
-            return await reader.readexactly(_LONGEST)  # longer than any
-    except asyncio.IncompleteReadError as all_of_it:
-        return all_of_it.partial
-    except (OSError, TimeoutError):
+            return (await reader.readuntil(b"\n")).strip()
+    except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError):
         return b""
 
 
@@ -118,8 +116,7 @@ def _ask(path: Path, deadline: float, question: bytes) -> bytes | None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
             asking.settimeout(_left(deadline))
             asking.connect(str(path))
-            asking.sendall(question)
-            asking.shutdown(socket.SHUT_WR)
+            asking.sendall(question + b"\n")
             while data := asking.recv(_READ):
                 told += data
                 if len(told) > _LARGEST:

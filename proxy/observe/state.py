@@ -9,7 +9,7 @@ from proxy.observe.labels import known
 from proxy.observe.series import Counters, Group, Histograms
 
 HOMES = frozenset({"memory", "redis", "sqlite"})
-OPERATIONS = frozenset({"open", "probe", "read", "renew", "settle", "take", "write"})
+OPERATIONS = frozenset({"open", "probe", "read", "renew", "settle", "swap", "take", "write"})
 
 
 class State(Group):

@@ -27,6 +27,8 @@ BEAT: Final = 2.0
 """Seconds between two signs of life."""
 ALIVE: Final = 8.0
 """Seconds after its last sign of life for which a process counts as alive."""
+MOST_TEACHERS: Final = 32
+"""Processes of which one listens to what they have learned."""
 _RENEW: Final = LEASE / 3
 """Seconds between two renewals of the places that are held."""
 _FIRST_PROBE: Final = 0.25

@@ -47,7 +47,7 @@ class Observer(Protocol):
         """Whether the home is in use, or this process goes on alone."""
 
     def failed(self, operation: str) -> None:
-        """take, settle, renew, read or write failed."""
+        """open, probe, take, settle, renew, swap, read or write failed."""
 
     def took(self, seconds: float) -> None:
         """The home has answered a `take`."""
@@ -105,6 +105,10 @@ class Home(Protocol):
 
     async def audit(self, most: int) -> list[Entry]:
         """The latest entries, newest first. Raises StateError."""
+
+    async def swap(self, lessons: bytes) -> list[bytes]:
+        """Tell the other processes that are alive what this one has learned, and what they have.
+        Raises StateError."""
 
     async def take(self, wants: Sequence[Want], lease: str) -> Taken:
         """Count a request for all of its subjects, or for none. It never fails: a home that is out

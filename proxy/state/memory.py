@@ -69,6 +69,9 @@ class MemoryHome:
     async def audit(self, most: int) -> list[Entry]:
         return list(islice(self._audit, most))
 
+    async def swap(self, lessons: bytes) -> list[bytes]:
+        return []
+
     async def take(self, wants: Sequence[Want], lease: str) -> Taken:
         return self._meter.take(wants, lease, self._clock(), self._wall())
 

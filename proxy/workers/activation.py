@@ -20,6 +20,7 @@ FIRST: Final = 3
 UPGRADE: Final = "upgrade"
 """The name of the socket to the master that we are to follow."""
 NAMES: Final = ("data", "admin", UPGRADE)
+_WATCHDOG: Final = "WATCHDOG_PID"
 VARIABLES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
@@ -60,9 +61,12 @@ def _taken(number: int, name: str) -> socket.socket:
 
 
 def environment(environ: Mapping[str, str], pid: int, names: tuple[str, ...]) -> dict[str, str]:
-    """`environ` for a process that gets sockets of these names."""
+    """`environ` for a process that gets sockets of these names, and follows the one it was for."""
     values = (str(pid), str(len(names)), ":".join(names))
-    return {**environ, **dict(zip(VARIABLES, values, strict=True))}
+    found = {**environ, **dict(zip(VARIABLES, values, strict=True))}
+    if _WATCHDOG in found:
+        found[_WATCHDOG] = str(pid)
+    return found
 
 
 class Systemd:
@@ -72,7 +76,7 @@ class Systemd:
         address = environ.get("NOTIFY_SOCKET", "")
         # An abstract address begins with a zero, which a variable cannot hold.
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
-        for_us = environ.get("WATCHDOG_PID") in (None, str(os.getpid()))
+        for_us = environ.get(_WATCHDOG) in (None, str(os.getpid()))
         within = int(environ.get("WATCHDOG_USEC", "0")) if for_us else 0
         self.watchdog = within / 2_000_000
         """Seconds between two signs of life; 0: none are wanted."""

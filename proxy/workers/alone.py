@@ -17,7 +17,7 @@ from proxy.state.home import StateError
 from proxy.workers import channel
 from proxy.workers.activation import Systemd
 from proxy.workers.channel import Channel
-from proxy.workers.drain import ENDING, Stoppable, drain
+from proxy.workers.drain import ENDING, KEPT, Stoppable, drain
 from proxy.workers.words import ERROR, OUT, listening, refused, say, stopping
 
 log = logging.getLogger(LOGGER)
@@ -160,12 +160,11 @@ class _beside:
 def _caught(signals: asyncio.Queue[signal.Signals]) -> Iterator[None]:
     """Signals as they come, instead of their default effect."""
     loop = asyncio.get_running_loop()
-    numbers = (*ENDING, signal.SIGHUP, signal.SIGUSR2)
-    for number in numbers:
+    for number in KEPT:
         loop.add_signal_handler(number, signals.put_nowait, number)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, KEPT)
     try:
         yield
     finally:
-        for number in numbers:
+        for number in KEPT:
             loop.remove_signal_handler(number)

@@ -7,13 +7,15 @@ a worker that reads nothing holds nobody up.
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import select
 import socket
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from proxy.config import Config, Secret
+from proxy.config import Config, Problem, Secret
 
 READY: Final = "ready"
 """From a worker or a successor: it accepts connections."""
@@ -109,6 +111,16 @@ class Channel:
         self._end.close()
 
 
+def problems_text(problems: Iterable[Problem]) -> bytes:
+    """What goes along with `REFUSED`. It comes from workers too, so it is only text."""
+    return json.dumps([tuple(one) for one in problems]).encode()
+
+
+def problems_of(text: bytes) -> tuple[Problem, ...]:
+    """What `problems_text` made."""
+    return tuple(Problem(*one) for one in json.loads(text))
+
+
 class _Pickler(pickle.Pickler):
     """Copies of a `Secret` show its mask; a worker needs what is behind it."""
 
@@ -119,7 +131,7 @@ class _Pickler(pickle.Pickler):
 
 
 def packed(config: Config) -> bytes:
-    """Settings with their secrets: for a channel between our own processes and nothing else."""
+    """Settings with their secrets, for a worker: only the master says what is unpacked."""
     file = io.BytesIO()
     _Pickler(file, pickle.HIGHEST_PROTOCOL).dump(config)
     return file.getvalue()

@@ -8,6 +8,8 @@ from typing import Final, Protocol
 
 ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 """What tells a process to end."""
+KEPT: Final = (*ENDING, signal.SIGHUP, signal.SIGUSR2)
+"""What is kept, once there are sockets, until somebody listens to it."""
 _AT_ONCE: Final = 1.5
 """Seconds for the last words to clients and the log, once nobody wants to wait any longer."""
 
@@ -24,8 +26,8 @@ class Stoppable(Protocol):
 
 async def drain(
     app: Stoppable, timeout: float, hurry: asyncio.Event, *, replaced: bool = False
-) -> bool:
-    """Stop `app`; when `hurry` is set meanwhile, within two seconds. Whether it was not."""
+) -> None:
+    """Stop `app`; when `hurry` is set meanwhile, within two seconds."""
     stopping = asyncio.ensure_future(app.stop(timeout, replaced=replaced))
     hurried = asyncio.ensure_future(hurry.wait())
     try:
@@ -35,7 +37,6 @@ async def drain(
             await asyncio.wait({stopping}, timeout=_AT_ONCE)
         if stopping.done():
             stopping.result()
-        return not hurry.is_set()
     finally:
         stopping.cancel()
         hurried.cancel()

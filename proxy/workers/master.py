@@ -27,7 +27,7 @@ from proxy.workers import channel, worker
 from proxy.workers.activation import Systemd
 from proxy.workers.channel import Channel
 from proxy.workers.crew import IGNORED, Crew, Ended, Worker
-from proxy.workers.drain import ENDING
+from proxy.workers.drain import ENDING, KEPT
 from proxy.workers.folder import RunFolder
 from proxy.workers.pace import Pace
 from proxy.workers.reload import Reload
@@ -319,7 +319,7 @@ class Master:
         numbers = (*ENDING, signal.SIGCHLD, *IGNORED)
         before = {one: signal.signal(one, self._caught) for one in numbers}
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, KEPT)
         try:
             yield
         finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import signal
 from collections.abc import Callable
 
@@ -71,7 +70,7 @@ class Reload:
                 worker.settings = self.number + 1
                 self._accept()
             else:
-                self._refuse(pickle.loads(message.data), by=worker)
+                self._refuse(channel.problems_of(message.data), by=worker)
             self._go_on()
         elif message.kind == channel.REFUSED:
             log.error("worker %d refused the settings of the others; it is replaced", worker.pid)
@@ -113,7 +112,7 @@ class Reload:
         for one in self._crew.staying():
             if one.ready and one is not by:
                 one.channel.send(channel.KEPT)
-        self._tell(channel.REFUSED, pickle.dumps(problems))
+        self._tell(channel.REFUSED, channel.problems_text(problems))
 
     def _tell(self, kind: str, data: bytes) -> None:
         self._systemd.ready()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -99,7 +98,7 @@ class _Worker:
             try:
                 await app.reload(found)
             except CannotReload as error:
-                self._master.send(channel.REFUSED, pickle.dumps(error.problems))
+                self._master.send(channel.REFUSED, channel.problems_text(error.problems))
             else:
                 self._config = found
                 self._master.send(channel.RELOADED)
@@ -157,7 +156,7 @@ class _Worker:
         elif message.kind == channel.RELOADED:
             self._answer(())
         elif message.kind == channel.REFUSED:
-            self._answer(pickle.loads(message.data))
+            self._answer(channel.problems_of(message.data))
 
     def _stop(self, *, replaced: bool) -> None:
         if not self._told.done():

@@ -92,7 +92,8 @@ def test_null_is_absent(fields: dict[str, Any], stream: bool) -> None:
         (b'{"x":1, "y" : {"x":1} , "x" :2}', "x", "'x' is given twice"),
         (b'{"a":":","b":1,"b":1}', "b", "'b' is given twice"),
         (b"{" + b'"a":1,' * 100_000 + b'"a":1}', "a", "'a' is given twice"),
-        (b'{"\\n":1,"\\n":1}', "\n", r"'\n' is given twice"),
+        (b'{"\\n":1,"\\n":1}', None, "a member of the body is given twice"),
+        (b'{"Tell me":1,"Tell me":1}', None, "a member of the body is given twice"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_remedy(
@@ -103,11 +104,10 @@ def test_what_is_wrong_is_named_with_its_remedy(
     assert message in error.message
 
 
-def test_a_long_name_is_not_repeated_whole() -> None:
+def test_a_long_name_is_not_repeated() -> None:
     error = refused(b'{"%b":1,"%b":1}' % (b"x" * 5000, b"x" * 5000))
     assert len(error.message) < 100
-    assert error.param is not None
-    assert len(error.param) < 50
+    assert error.param is None
 
 
 def test_the_prompt_is_in_no_message_and_no_traceback() -> None:

@@ -16,7 +16,7 @@ def loadable(path: Path, folder: Path) -> Path:
     def put(found: re.Match[str]) -> str:
         own = secrets / Path(found[1]).name
         own.write_text(f"a-secret-of-this-test-{own.name}", "utf-8")
-        own.chmod(0o440)
+        own.chmod(0o640)
         return f"file:{own}"
 
     copy = folder / path.name

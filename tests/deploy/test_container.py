@@ -245,13 +245,11 @@ def test_redis_asks_for_the_password_and_gives_only_what_is_ours(redis: Redis) -
 def test_the_proxy_keeps_its_state_there(redis: Redis, tmp_path: Path) -> None:
     settings = yaml.safe_load((FOLDER / "compose" / "proxy.yaml").read_text("utf-8"))
     settings["state"]["url"] = f"redis://127.0.0.1:{redis.port}/0"
-    path = tmp_path / "own" / "proxy.yaml"
-    path.parent.mkdir()
+    path, own = tmp_path / "proxy.yaml", tmp_path / "own"
     path.write_text(yaml.safe_dump(settings), "utf-8")
-    config = loadable(path, tmp_path)
-    shutil.copy(redis.password, tmp_path / "secrets" / "redis-password.own")
-    text = config.read_text("utf-8")
-    config.write_text(text.replace("/redis-password", "/redis-password.own"), "utf-8")
+    own.mkdir()
+    config = loadable(path, own)
+    (own / "secrets" / "redis-password").write_bytes(redis.password.read_bytes())
 
     def command(*words: str) -> str:
         done = subprocess.run(

@@ -23,7 +23,7 @@ RULES = (
     *("on", ">hunter2", "resetkeys", "~glm-proxy:*", "nocommands"),
     *("+evalsha", "+eval", "+hget", "+hgetall", "+hlen", "+lrange", "+select", "+time"),
     *("+hmget", "+hset", "+hdel", "+hkeys", "+hincrby", "+lpush", "+ltrim", "+del"),
-    *("+zadd", "+zrem", "+zcard", "+zscore", "+zremrangebyscore", "+pexpire"),
+    *("+zadd", "+zrem", "+zcard", "+zscore", "+zrangebyscore", "+zremrangebyscore", "+pexpire"),
 )
 
 

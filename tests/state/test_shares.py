@@ -59,8 +59,7 @@ async def test_two_that_are_alone_have_half_each_and_what_they_let_in_counts_aft
         places = await let_in(one, PLACES, "c")
         assert len(places) == 5
         await server.start()
-        for home in (one, other):
-            await until(lambda home=home: home.trouble is None)
+        await until(lambda: one.trouble is None and other.trouble is None)
         assert await let_in(one, FORTY, "d") == []
         # Five places are held by the first.
         more = await let_in(other, PLACES, "e")

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from proxy.state.counting import Settlement
-from proxy.state.skipped import Skipped
+from proxy.state.reader import Reader
 from proxy.state.sqlite.counts import CountsFile
 from proxy.state.sqlite.registry import RegistryFile
 from tests.state.homes import PLENTY, a_key, an_entry
@@ -22,7 +22,7 @@ def say(text: str) -> None:
 
 def write(path: Path) -> None:
     say(str(os.getpid()))
-    registry = RegistryFile(path, Skipped("a file"))
+    registry = RegistryFile(path, Reader("a file"))
     counts = CountsFile(path.with_name(f"{path.name}.counts"), 5.0)
     for number in count():
         key = a_key().key

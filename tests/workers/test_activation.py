@@ -86,12 +86,15 @@ async def test_sockets_that_were_handed_over_are_served_and_systemd_hears_of_it(
 
 async def test_systemd_hears_who_took_over(tmp_path: Path, systemd: Listener) -> None:
     settings = {"endpoints": [{"name": "up", "base_url": "http://127.0.0.1:9"}]}
-    async with fleet(tmp_path, settings, environ=systemd.environ) as one:
+    environ = {**systemd.environ, "WATCHDOG_USEC": "400000"}
+    async with fleet(tmp_path, settings, environ=environ) as one:
         before = one.master
         await one.upgrade()
         await until(lambda: systemd.hears(f"MAINPID={one.master}"))
         await until(lambda: not lives(before))
         assert not systemd.hears("STOPPING=1")
+        systemd.heard.clear()
+        await until(lambda: systemd.hears("WATCHDOG=1"))
 
 
 async def test_signs_of_life_come_as_often_as_systemd_wants_them(
@@ -117,6 +120,10 @@ def test_sockets_for_another_process_are_left_alone() -> None:
     environ = environment({}, 4711, ("data", "admin"))
     assert environ == {"LISTEN_PID": "4711", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "data:admin"}
     assert inherited(environ, 4712) == {}
+
+
+def test_the_watchdog_of_one_process_is_that_of_its_successor() -> None:
+    assert environment({"WATCHDOG_PID": "1"}, 4711, ("data",))["WATCHDOG_PID"] == "4711"
 
 
 @pytest.mark.parametrize("names", ["", "data", "data:data", "data:other"])

@@ -122,8 +122,9 @@ async def test_hup_reads_the_settings_again_and_usr2_changes_nothing(
         match next(found):
             case ConfigError() as error:
                 raise error
-            case config:
-                return config
+            case Config() as other:
+                return other
+        raise AssertionError("read too often")
 
     app = TinyApp()
     running = begun(app, config, load)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from proxy.workers.channel import Channel, Message, packed, unpacked
 from proxy.workers.cpus import _quota, usable
 from proxy.workers.crew import Crew
 from proxy.workers.pace import Pace
+from proxy.workers.successor import Command
 
 CANARY = "sk-canary.0123456789abcdef"
 
@@ -53,6 +55,18 @@ def test_the_narrowest_group_says_how_much_time_there_is(
     assert _quota(tmp_path / "mount", tmp_path / "cgroup") == processors
     assert _quota(tmp_path / "mount", tmp_path / "nothing") is None
     assert 1 <= usable() <= len(os.sched_getaffinity(0))
+
+
+def test_a_successor_is_started_as_its_master_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script by its own name: its first line may name another Python by then."""
+    script = tmp_path / "glm-proxy"
+    script.touch(0o755)
+    monkeypatch.setattr(sys, "orig_argv", ["/old/python", str(script), "serve", "--port", "1"])
+    assert Command.own({}).words == [str(script), "serve", "--port", "1"]
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "proxy", "serve"])
+    assert Command.own({}).words == [sys.executable, "-m", "proxy", "serve"]
 
 
 def test_settings_cross_with_their_secrets_and_nowhere_else(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ seconds on one monotonic clock.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import ceil
 from typing import Final, NamedTuple
 
@@ -86,6 +86,19 @@ class Gate:
         for limit in self._limits.values():
             limit.set_most(most)
         self._only = self._limits[keys[0]] if len(keys) == 1 else None
+
+    def learned(self) -> dict[str, int]:
+        """By key, the limits that are known and not set."""
+        if self._most is not None:
+            return {}
+        return {key: one.limit for key, one in self._limits.items() if one.limit is not None}
+
+    def lend(self, limits: Mapping[str, int], now: float) -> None:
+        """What others have learned of these keys; only for what is learned here too."""
+        if self._most is None:
+            for key, limit in limits.items():
+                if key in self._limits:
+                    self._limits[key].told(limit, now)
 
     # --- start -----------------------------------------------------------------------------
 

@@ -164,6 +164,11 @@ class KeyLimit:
             return None
         return self._probe_at
 
+    def told(self, limit: int, now: float) -> None:
+        """Others have learned it: a beginning, where nothing has been learned here."""
+        if self.limit is None:
+            self._lower(max(limit, self.in_flight), now)
+
     # --- a place is given ------------------------------------------------------------------
 
     def take(self, now: float, *, free: bool = False) -> Grant:

@@ -9,8 +9,8 @@ once within the last ten to twenty seconds, its own fair share at most. Who is a
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Final, NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Final
 
 SPAN: Final = 10.0
 """Seconds. What was in use in this span and the one before it is kept."""
@@ -40,25 +40,31 @@ class _Caller:
         return max(self.most, self.before)
 
 
-class Kept(NamedTuple):
+class Kept:
     """What is kept at one moment, of so many free places."""
 
-    free: int
-    fair: int
-    """Places that each caller may have whatever the others do."""
-    wanted: int
-    """Free places that callers below that are expected to come back for."""
-    callers: dict[str, _Caller]
+    __slots__ = ("_callers", "_fair", "_free", "_span", "_wanted")
+
+    def __init__(self, free: int, fair: int, callers: Mapping[str, _Caller], span: int) -> None:
+        """`fair`: places that each caller may have whatever the others do."""
+        self._free = free
+        self._fair = fair
+        self._callers = callers
+        self._span = span
+        self._wanted: int | None = None
 
     def lets(self, caller: str) -> bool:
         """Whether the caller may take one more place."""
-        one = self.callers.get(caller)
-        running, own = (0, 0) if one is None else (one.running, self.of(one))
-        others = self.wanted - own
-        return running < self.fair or others <= 0 or self.free > others
+        one = self._callers.get(caller)
+        if one is None or one.running < self._fair:
+            return True
+        if self._wanted is None:  # it has its share, so nothing is kept for itself
+            self._wanted = sum(map(self._of, self._callers.values()))
+        return self._wanted == 0 or self._free > self._wanted
 
-    def of(self, one: _Caller) -> int:
-        return max(0, min(one.recent, self.fair) - one.running)
+    def _of(self, one: _Caller) -> int:
+        one.roll(self._span)
+        return max(0, min(one.recent, self._fair) - one.running)
 
 
 class Shares:
@@ -95,11 +101,7 @@ class Shares:
         active = len(callers) + sum(caller not in callers for caller in asking)
         if active < 2 or active > limit:
             return None
-        span, fair = int(now // SPAN), limit // active
-        for one in callers.values():
-            one.roll(span)
-        kept = Kept(free, fair, 0, callers)
-        return kept._replace(wanted=sum(map(kept.of, callers.values())))
+        return Kept(free, limit // active, callers, int(now // SPAN))
 
     def next_change(self, now: float) -> float:
         """When time alone makes it less."""

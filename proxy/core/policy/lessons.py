@@ -8,7 +8,7 @@ not trusted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from statistics import median_low
 from typing import Any, Final, Literal, NamedTuple
 
@@ -71,7 +71,10 @@ def text(lessons: Lessons) -> bytes:
     """To be told; no more than others will read."""
     known = sorted(lessons.sketches, key=lambda one: -one.weight)[:MOST]
     while True:
-        told = orjson.dumps({"sketches": known, "limits": lessons.limits[:MOST]})
+        told = orjson.dumps(
+            {"sketches": known, "limits": lessons.limits[:MOST]},
+            default=tuple,  # it knows no named ones
+        )
         if len(told) <= LARGEST or not known:
             return told
         del known[len(known) // 2 :]
@@ -162,6 +165,7 @@ def _text(value: Any) -> str:
     return value
 
 
-def chosen(limits: Iterable[Limited], groups: Mapping[tuple[str, str], object]) -> list[Limited]:
-    """Those of keys that the settings name, by endpoint and group: others' callers are theirs."""
+def chosen(limits: Iterable[Limited], groups: Collection[tuple[str, str]]) -> list[Limited]:
+    """Those of keys that the settings name, by endpoint and group: of callers' own keys nothing is
+    told."""
     return [one for one in limits if (one.place.endpoint, one.place.group) in groups]

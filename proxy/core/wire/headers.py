@@ -210,13 +210,18 @@ def sends_json(headers: Pairs) -> bool:
 
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_KEY_LIKE: Final = re.compile(r"(?:sk|ak|pk)-|eyJ|[0-9A-Za-z]{16,}\.[0-9A-Za-z]{8,}")
+"""What keys begin with, and GLM's own `id.secret`: an id is told in logs and answers."""
 
 
 def request_id(headers: Pairs, generate: Callable[[], str]) -> str:
-    """The client's X-Request-Id when it is a plain word of up to 64 characters, or a new one."""
+    """The client's X-Request-Id when it is a plain word of up to 64 characters, or a new one.
+
+    One that looks like a key was put there by mistake.
+    """
     for name, value in headers:
         if name.lower() == "x-request-id" and _REQUEST_ID.fullmatch(value):
-            return value
+            return generate() if _KEY_LIKE.match(value) else value
     return generate()
 
 

@@ -6,6 +6,7 @@ temperature is in range is for the upstream to judge.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from proxy.core.wire.members import MAX_DEPTH, count, members
 from proxy.core.wire.values import has_more_values
 from proxy.errors import ClientError
 
+_FIELD: Final = re.compile(r"[a-z_]{1,32}")
+"""What the API's fields are called."""
 LONGEST_MODEL: Final = 256
 """Characters of a model's name."""
 
@@ -99,8 +102,9 @@ def _refuse_duplicate(body: bytes) -> NoReturn:
         for member in members(body)
     )
     name: str = names.most_common(1)[0][0]
-    short = name if len(name) <= 40 else name[:40] + "…"
-    raise ClientError(f"{short!a} is given twice; keep one", param=short)
+    if not _FIELD.fullmatch(name):  # it may be a piece of a prompt, and errors are logged
+        raise ClientError("a member of the body is given twice; keep one")
+    raise ClientError(f"{name!a} is given twice; keep one", param=name)
 
 
 def _model(fields: Mapping[str, Any]) -> str:

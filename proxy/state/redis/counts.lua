@@ -7,9 +7,10 @@
 --   add     for each subject: five numbers, requests, tokens, tokens of the day
 --   renew, again    length, leases
 --   beat    id, length
+--   swap    id, length, what it has learned, how many others to tell of
 -- The five: requests per minute, tokens per minute, places, tokens per day ('': no limit), and the
 -- tokens that are expected. KEYS: for each subject a hash and a sorted set; renew, again: sorted
--- sets; beat: one sorted set.
+-- sets; beat: one sorted set; swap: a sorted set and a hash.
 
 local WINDOW, HALF, DAY = 60000, 30000, 86400000
 
@@ -219,6 +220,21 @@ function act.beat()
     redis.call('ZADD', KEYS[1], at + length, ARGV[4])
     redis.call('PEXPIRE', KEYS[1], length + 1000)
     return redis.call('ZCARD', KEYS[1])
+end
+
+function act.swap()
+    local length = tonumber(ARGV[5])
+    local ended = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', at)
+    for _, id in ipairs(ended) do redis.call('HDEL', KEYS[2], id) end
+    forget_ended(KEYS[1])
+    local others = {}
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], at, '+inf', 'LIMIT', 0, ARGV[7])) do
+        if id ~= ARGV[4] then others[#others + 1] = redis.call('HGET', KEYS[2], id) or '' end
+    end
+    redis.call('ZADD', KEYS[1], at + length, ARGV[4])
+    redis.call('HSET', KEYS[2], ARGV[4], ARGV[6])
+    for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, length + 1000) end
+    return others
 end
 
 return act[ARGV[1]]()

@@ -8,7 +8,7 @@ from typing import Any, Final, get_args
 
 from proxy.config import Allowance
 from proxy.core.policy.limits import LEASE, Left, Refusal, Taken, Want, What
-from proxy.state.counting import ALIVE, Held, Settlement
+from proxy.state.counting import ALIVE, MOST_TEACHERS, Held, Settlement
 from proxy.state.home import StateError
 from proxy.state.owed import Owed
 from proxy.state.redis.link import Argument, Link, Script
@@ -86,6 +86,18 @@ class RedisCounts:
 
     async def leave(self) -> None:
         await self.link.ask(("ZREM", self._replicas, self._id))
+
+    async def swap(self, link: Link, lessons: bytes) -> list[bytes]:
+        """By a link that no request waits for."""
+        await link.connect()
+        found = await link.run(
+            self._script,
+            (f"{self._prefix}:teachers", f"{self._prefix}:lessons"),
+            *("swap", *self.clock, self._id, _ALIVE, lessons, MOST_TEACHERS),
+        )
+        if not isinstance(found, list):
+            raise StateError(f"{link.name} does not speak as Redis does")
+        return [body for body in found if isinstance(body, bytes)]
 
     async def _run(self, keys: Sequence[str], what: str, *arguments: Argument) -> Any:
         return await self.link.run(self._script, keys, what, *self.clock, *arguments)

@@ -38,8 +38,7 @@ class RedisHome:
     kind = "redis"
 
     def __init__(self, state: State) -> None:
-        counts = RedisCounts(Link(state, state.timeout), state.prefix)
-        self._counts = counts.link
+        self._counts = counts = RedisCounts(Link(state, state.timeout), state.prefix)
         self._registry = RedisRegistry(Link(state, _PATIENCE), state.prefix)
         self._reach = Reach(counts.link.name)
         self._counting = Counting(counts, self._reach, state.timeout)
@@ -74,7 +73,7 @@ class RedisHome:
             self._task = None
         await self._counting.stop()
         await self._registry.link.close()
-        await self._counts.close()
+        await self._counts.link.close()
 
     # --- what is seldom changed ----------------------------------------------------------------
 
@@ -92,6 +91,11 @@ class RedisHome:
 
     async def audit(self, most: int) -> list[Entry]:
         return await self._ask("read", lambda: self._registry.audit(most))
+
+    async def swap(self, lessons: bytes) -> list[bytes]:
+        if not self._reach.up:
+            raise StateError(self._reach.trouble or "state is out of reach")
+        return await self._ask("swap", lambda: self._counts.swap(self._registry.link, lessons))
 
     async def _write(self, change: Callable[[], Awaitable[T]]) -> T:
         result = await self._ask("write", change)

@@ -14,8 +14,8 @@ from proxy.core.policy.access import VirtualKey
 from proxy.core.policy.switches import Switch
 from proxy.state import codec
 from proxy.state.home import NOTHING_KNOWN, Entry, Registry, StateError
+from proxy.state.reader import Reader
 from proxy.state.redis.link import Argument, Link, Script
-from proxy.state.skipped import Skipped
 
 AUDITED: Final = 10_000
 """Entries of the audit that are kept."""
@@ -36,7 +36,7 @@ class RedisRegistry:
         self._registry = f"{prefix}:registry"
         self._audit = f"{prefix}:audit"
         self._script = Script.of("registry.lua")
-        self._skipped = Skipped(link.name)
+        self._reader = Reader(link.name)
 
     async def refresh(self) -> bool:
         """Read what has changed. Whether anything has."""
@@ -69,7 +69,7 @@ class RedisRegistry:
         if not isinstance(found, list):
             raise StateError(f"{self.link.name} does not speak as Redis does")
         rows = enumerate(found)
-        read = self._skipped.read("audit entry", rows, codec.entry_of, lambda _: None)
+        read = self._reader.read("audit entry", rows, codec.entry_of, lambda _: None)
         return list(read.values())
 
     async def _change(self, what: str, entry: Entry, *arguments: Argument) -> int:
@@ -89,8 +89,8 @@ class RedisRegistry:
         self._revision = self._number(fields.pop(b"revision", None))
         self._fields = fields
         self.known = Registry(
-            self._skipped.read("key", _of(fields, b"key:"), codec.key_of, lambda key: key.id),
-            self._skipped.read(
+            self._reader.read("key", _of(fields, b"key:"), codec.key_of, lambda key: key.id),
+            self._reader.read(
                 "switch", _of(fields, b"switch:"), codec.switch_of, lambda one: one.model
             ),
         )

@@ -25,7 +25,7 @@ from proxy.core.policy.limits import (
     Window,
     decide,
 )
-from proxy.state.counting import ALIVE, Held, Settlement
+from proxy.state.counting import ALIVE, MOST_TEACHERS, Held, Settlement
 from proxy.state.owed import Owed
 from proxy.state.sqlite.database import Schema, opened, told, transaction
 
@@ -48,6 +48,7 @@ SCHEMA: Final = Schema(
         ) WITHOUT ROWID;
         CREATE INDEX places_by_lease ON places (lease);
         CREATE TABLE replicas (id TEXT PRIMARY KEY, ends INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE lessons (id TEXT PRIMARY KEY, ends INTEGER NOT NULL, body BLOB NOT NULL);
         PRAGMA application_id = 0x676C6D63;
         PRAGMA user_version = 1
         """,
@@ -132,6 +133,7 @@ class CountsFile:
             self._db.execute("REPLACE INTO replicas VALUES (?, ?)", (self._id, at + _ALIVE))
             for statement, ends in (
                 ("DELETE FROM replicas WHERE ends NOT BETWEEN ? AND ?", at + _ALIVE),
+                ("DELETE FROM lessons WHERE ends NOT BETWEEN ? AND ?", at + _LEASE),
                 ("DELETE FROM places WHERE ends NOT BETWEEN ? AND ?", at + _LEASE),
             ):
                 self._db.execute(statement, (at + 1, ends))
@@ -150,6 +152,17 @@ class CountsFile:
     def leave(self) -> None:
         with told(self._path), transaction(self._db):
             self._db.execute("DELETE FROM replicas WHERE id = ?", (self._id,))
+
+    def swap(self, lessons: bytes) -> list[bytes]:
+        with told(self._path), transaction(self._db):
+            at = self._now()
+            row = (self._id, at + _ALIVE, lessons)
+            self._db.execute("REPLACE INTO lessons VALUES (?, ?, ?)", row)
+            found = self._db.execute(
+                "SELECT body FROM lessons WHERE id <> ? AND ends BETWEEN ? AND ? LIMIT ?",
+                (self._id, at + 1, at + _LEASE, MOST_TEACHERS),
+            ).fetchall()
+        return [body for (body,) in found if isinstance(body, bytes)]
 
     # --- rows ----------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from proxy.state.counting import Counting, Held, Settlement
 from proxy.state.home import Entry, Observer, Registry, StateError
 from proxy.state.owed import Owed
 from proxy.state.reach import Reach
-from proxy.state.skipped import Skipped
+from proxy.state.reader import Reader
 from proxy.state.sqlite.counts import CountsFile
 from proxy.state.sqlite.database import Damaged, move_aside, one_at_a_time, remove
 from proxy.state.sqlite.registry import RegistryFile
@@ -118,6 +118,9 @@ class SqliteHome:
             self._reach.observer.failed(operation)
             raise
 
+    async def swap(self, lessons: bytes) -> list[bytes]:
+        return await self._counts.swap(lessons)
+
     # --- counting ------------------------------------------------------------------------------
 
     async def take(self, wants: Sequence[Want], lease: str) -> Taken:
@@ -129,20 +132,20 @@ class SqliteHome:
     # --- in the thread -------------------------------------------------------------------------
 
     def _open_registry(self) -> RegistryFile:
-        skipped = Skipped(str(self._path))
+        reader = Reader(str(self._path))
         try:
-            return RegistryFile(self._path, skipped)
+            return RegistryFile(self._path, reader)
         except Damaged as error:
             if self._strict:
                 hint = "restore it from a copy, or move it away: its keys are lost then"
                 raise StateError(f"{error}; {hint}") from None
         with one_at_a_time(self._path):
             try:
-                return RegistryFile(self._path, skipped)  # another process may have been first
+                return RegistryFile(self._path, reader)  # another process may have been first
             except Damaged as error:
                 aside = move_aside(self._path)
                 log.warning("state: %s; it is kept as %s, and a new one begins", error, aside)
-            return RegistryFile(self._path, skipped)
+            return RegistryFile(self._path, reader)
 
     def _look(self, file: RegistryFile) -> None:
         try:
@@ -204,6 +207,9 @@ class _Counts:
 
     async def leave(self) -> None:
         await self._do(CountsFile.leave)
+
+    async def swap(self, lessons: bytes) -> list[bytes]:
+        return await self._do(lambda file: file.swap(lessons))
 
     async def _do(self, work: Callable[[CountsFile], T]) -> T:
         if self._thread is None:

@@ -11,7 +11,7 @@ from proxy.core.policy.access import VirtualKey, kept
 from proxy.core.policy.switches import Switch
 from proxy.state import codec
 from proxy.state.home import Entry, Registry
-from proxy.state.skipped import Skipped
+from proxy.state.reader import Reader
 from proxy.state.sqlite.database import Schema, opened, told, transaction
 
 T = TypeVar("T")
@@ -37,9 +37,9 @@ AUDITED: Final = 10_000
 class RegistryFile:
     """Open from the start. Everything raises StateError."""
 
-    def __init__(self, path: Path, skipped: Skipped) -> None:
+    def __init__(self, path: Path, reader: Reader) -> None:
         self._path = path
-        self._skipped = skipped
+        self._reader = reader
         self._db = opened(path, SCHEMA, busy=_BUSY, synchronous="FULL")
         self._seen = self._version()
 
@@ -60,8 +60,8 @@ class RegistryFile:
             keys = self._db.execute("SELECT id, body FROM keys").fetchall()
             switches = self._db.execute("SELECT model, body FROM switches").fetchall()
         return Registry(
-            self._skipped.read("key", keys, codec.key_of, lambda key: key.id),
-            self._skipped.read("switch", switches, codec.switch_of, lambda one: one.model),
+            self._reader.read("key", keys, codec.key_of, lambda key: key.id),
+            self._reader.read("switch", switches, codec.switch_of, lambda one: one.model),
         )
 
     def save_key(self, key: VirtualKey, entry: Entry) -> None:
@@ -95,9 +95,7 @@ class RegistryFile:
             rows = self._db.execute(
                 "SELECT number, body FROM audit ORDER BY number DESC LIMIT ?", (most,)
             ).fetchall()
-        return list(
-            self._skipped.read("audit entry", rows, codec.entry_of, lambda _: None).values()
-        )
+        return list(self._reader.read("audit entry", rows, codec.entry_of, lambda _: None).values())
 
     def _write(self, entry: Entry, change: Callable[[sqlite3.Connection], T]) -> T:
         """The change and what the audit says of it, or neither."""
