@@ -19,7 +19,7 @@ from proxy.admin.playground import Playground, Way, Ways
 from proxy.config import Endpoint
 from proxy.config.origin import is_loopback
 from proxy.generation import Generation
-from proxy.net.listen import BACKLOG
+from proxy.net.listen import BACKLOG, url_of
 from proxy.state.home import Home
 from proxy.status import Status
 from proxy.telling import Telling
@@ -143,7 +143,7 @@ def _url(address: tuple[str, int]) -> str:
     host, port = address
     if host and ipaddress.ip_address(host).is_unspecified:
         host = "::1" if ":" in host else "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return url_of((host, port))
 
 
 def _direct(endpoint: Endpoint, generation: Generation) -> Way:

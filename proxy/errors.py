@@ -310,42 +310,36 @@ class AccessUnknown(ProxyError):
     code = "access_unknown"
 
 
-class TooBusy(ProxyError):
+class TryLater(ProxyError):
+    """Not now, but after a known wait."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds after which it is worth to ask again."""
+
+
+class TooBusy(TryLater):
     """The key's in-flight limit is reached and the wait for a place would be too long."""
 
     status = 429
     code = "admission_refused"
     type = "rate_limit_error"
 
-    def __init__(self, message: str, *, retry_after: float) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-        """Seconds after which it is worth to ask again."""
 
-
-class LimitReached(ProxyError):
+class LimitReached(TryLater):
     """The caller, or all callers together, may not use more for now."""
 
     status = 429
     code = "limit_reached"
     type = "rate_limit_error"
 
-    def __init__(self, message: str, *, retry_after: float) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-        """Seconds after which it is worth to ask again."""
 
-
-class NoCandidate(ProxyError):
+class NoCandidate(TryLater):
     """Every candidate has failed repeatedly a moment ago; none is asked before it had a rest."""
 
     status = 503
     code = "no_candidate"
-
-    def __init__(self, message: str, *, retry_after: float) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-        """Seconds after which one of them is probed."""
 
 
 class Crowded(ProxyError):

@@ -50,10 +50,6 @@ class Pools:
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
-    def __len__(self) -> int:
-        """Those in use."""
-        return len(self._kept)
-
     def prepare(self, config: Config) -> Mapping[str, Kept]:
         """The upstream of each endpoint by its name: the one there is, or a new one. In any thread,
         while what there is is `held`. Raises ConfigError for each file that cannot be used."""

@@ -18,11 +18,9 @@ from proxy.core.wire.answers import error_body, error_message, masked
 from proxy.errors import (
     ClientGone,
     Forbidden,
-    LimitReached,
     MethodNotAllowed,
-    NoCandidate,
     ProxyError,
-    TooBusy,
+    TryLater,
     Unauthorized,
     UpstreamSaid,
 )
@@ -70,7 +68,7 @@ def fail(client: Client, facts: Facts, error: ProxyError) -> None:
         headers.append((policy.ALLOW, error.allow))
     if isinstance(error, Unauthorized):
         headers.append(policy.CHALLENGE)
-    wait = error.retry_after if isinstance(error, LimitReached | NoCandidate | TooBusy) else None
+    wait = error.retry_after if isinstance(error, TryLater) else None
     body = facts.dialect.error_body(error)
     answer(client, facts, error.status, headers, body, failed=True, retry_after=wait)
 

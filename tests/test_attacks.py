@@ -62,7 +62,7 @@ async def test_a_second_answer_to_a_client_that_left_the_first_unread_is_held_ba
     async def script(call: Call) -> None:
         call.head()
         if call.headers["x-app"] == "first":
-            call.send(EVENT * 60_000 + DONE)
+            call.send(EVENT * 3_700 + DONE)  # hardly more than the kernel takes
             call.finish()
             return
         for _ in range(400):

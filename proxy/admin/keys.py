@@ -11,7 +11,6 @@ and an HMAC) is in no answer at all.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -21,13 +20,11 @@ from proxy.admin import audit
 from proxy.admin.answers import Order, Refused, as_json, order, refusing
 from proxy.config import Allowance
 from proxy.config.units import Span, SpanOrZero
-from proxy.core.policy import access
-from proxy.core.policy.access import RANDOM_BYTES, Made, VirtualKey
+from proxy.core.policy.access import Made, VirtualKey
+from proxy.state import issuing
 from proxy.state.home import Entry, Home
 
 _PATH: Final = "/admin/keys"
-OVERLAP: Final = 24 * 3600.0
-"""Seconds that the token before is still good for, where nothing else is said."""
 
 
 class _New(Order):
@@ -44,7 +41,7 @@ class _New(Order):
 class _Rotate(Order):
     """The body of a POST to `rotate`."""
 
-    overlap: SpanOrZero = OVERLAP
+    overlap: SpanOrZero = issuing.OVERLAP
 
 
 class Keys:
@@ -72,50 +69,42 @@ class Keys:
 
     async def several(self, request: web.Request) -> web.Response:
         now = self._wall()
-        keys = sorted(self._keys().values(), key=lambda key: (key.created, key.id))
+        keys = issuing.in_order(self._keys())
         return as_json({"keys": [key.told(now) for key in keys]})
 
     async def create(self, request: web.Request) -> web.Response:
         wanted, now = await order(request, _New), self._wall()
-        expires = None if wanted.expires_in is None else now + wanted.expires_in
         try:
-            made = access.make(
+            made, entry = await issuing.create(
+                self._home,
                 wanted.name,
-                secrets.token_bytes(RANDOM_BYTES),
-                now,
                 routes=wanted.routes,
                 models=wanted.models,
-                expires=expires,
+                lasting=wanted.expires_in,
                 allowance=wanted.limits,
+                by=audit.ACTOR,
+                now=now,
             )
         except ValueError as error:
             raise Refused(400, "bad_request", str(error)) from None
-        await self._save(made.key, "key.create", now)
-        return self._told(made, now, 201)
+        return _told(made, entry, 201)
 
     async def revoke(self, request: web.Request) -> web.Response:
         now = self._wall()
-        key = access.revoked(self._one(request), now)
-        await self._save(key, "key.revoke", now)
+        key, entry = await issuing.revoke(self._home, self._one(request), by=audit.ACTOR, now=now)
+        audit.tell(entry)
         return as_json(key.told(now))
 
     async def rotate(self, request: web.Request) -> web.Response:
         wanted, now = await order(request, _Rotate), self._wall()
-        random = secrets.token_bytes(RANDOM_BYTES)
+        key = self._one(request)
         try:
-            made = access.rotated(self._one(request), random, now, wanted.overlap)
+            made, entry = await issuing.rotate(
+                self._home, key, wanted.overlap, by=audit.ACTOR, now=now
+            )
         except ValueError as error:
             raise Refused(409, "not_active", str(error)) from None
-        await self._save(made.key, "key.rotate", now)
-        return self._told(made, now, 200)
-
-    def _told(self, made: Made, now: float, status: int) -> web.Response:
-        return as_json({**made.key.told(now), "token": made.token}, status)
-
-    async def _save(self, key: VirtualKey, action: str, now: float) -> None:
-        entry = Entry(now, audit.ACTOR, action, key.label)
-        await self._home.save_key(key, entry)
-        audit.tell(entry)
+        return _told(made, entry, 200)
 
     def _one(self, request: web.Request) -> VirtualKey:
         key = self._keys().get(request.match_info["id"])
@@ -128,3 +117,9 @@ class Keys:
         if known is None:
             raise Refused(503, "state_unavailable", "the keys are not known at the moment")
         return known
+
+
+def _told(made: Made, entry: Entry, status: int) -> web.Response:
+    """The token, this one time."""
+    audit.tell(entry)
+    return as_json({**made.key.told(entry.at), "token": made.token}, status)

@@ -7,7 +7,6 @@ stands alone on standard output, so that a script can take it; it is shown this 
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from pathlib import Path
 from typing import Final
@@ -20,12 +19,10 @@ from rich.text import Text
 from proxy.cli.at_home import date, in_home, json_option, span_or_zero
 from proxy.cli.settings import actor, config_option, read_settings
 from proxy.config import Allowance
-from proxy.core.policy import access
-from proxy.core.policy.access import RANDOM_BYTES, Made, VirtualKey
-from proxy.state.home import Entry, Home, Registry
-
-_OVERLAP: Final = "24h"
-
+from proxy.config.units import SPAN, Quantity
+from proxy.core.policy.access import Made, VirtualKey
+from proxy.state import issuing
+from proxy.state.home import Home, Registry
 
 _COUNT: Final = click.IntRange(1, 10**12)
 
@@ -64,23 +61,24 @@ def create(
     models only may not use paths that are passed through, since their models are not looked at.
     """
     now = time.time()
-    try:
-        made = access.make(
-            name,
-            secrets.token_bytes(RANDOM_BYTES),
-            now,
-            routes=routes,
-            models=models,
-            expires=None if expires is None else now + expires,
-            allowance=Allowance(**limits),
-        )
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    in_home(
-        read_settings(path),
-        lambda home, _: home.save_key(made.key, _entry("key.create", made.key, now)),
-    )
-    _tell(made, now, as_json=as_json, before=None)
+
+    async def change(home: Home, _: Registry) -> Made:
+        try:
+            made = await issuing.create(
+                home,
+                name,
+                routes=routes,
+                models=models,
+                lasting=expires,
+                allowance=Allowance(**limits),
+                by=actor(),
+                now=now,
+            )
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        return made[0]
+
+    _tell(in_home(read_settings(path), change), now, as_json=as_json, before=None)
 
 
 @command.command("list")
@@ -105,9 +103,7 @@ def revoke(key_id: str, as_json: bool, path: Path | None) -> None:
     now = time.time()
 
     async def change(home: Home, registry: Registry) -> VirtualKey:
-        key = access.revoked(_one(registry, key_id), now)
-        await home.save_key(key, _entry("key.revoke", key, now))
-        return key
+        return (await issuing.revoke(home, _one(registry, key_id), by=actor(), now=now))[0]
 
     key = in_home(read_settings(path), change)
     if as_json:
@@ -121,7 +117,7 @@ def revoke(key_id: str, as_json: bool, path: Path | None) -> None:
 @click.option(
     "--overlap",
     callback=span_or_zero,
-    default=_OVERLAP,
+    default=str(Quantity(SPAN).text(issuing.OVERLAP)),
     show_default=True,
     help="How long the token before is still good.",
 )
@@ -136,13 +132,11 @@ def rotate(key_id: str, overlap: float, as_json: bool, path: Path | None) -> Non
     now = time.time()
 
     async def change(home: Home, registry: Registry) -> Made:
-        key, random = _one(registry, key_id), secrets.token_bytes(RANDOM_BYTES)
+        key = _one(registry, key_id)
         try:
-            made = access.rotated(key, random, now, overlap)
+            return (await issuing.rotate(home, key, overlap, by=actor(), now=now))[0]
         except ValueError as error:
             raise click.ClickException(str(error)) from None
-        await home.save_key(made.key, _entry("key.rotate", made.key, now))
-        return made
 
     _tell(in_home(read_settings(path), change), now, as_json=as_json, before=now + overlap)
 
@@ -169,7 +163,7 @@ def table(keys: list[VirtualKey], now: float) -> Table:
 
 
 async def _all(home: Home, registry: Registry) -> list[VirtualKey]:
-    return sorted(registry.keys.values(), key=lambda key: (key.created, key.id))
+    return issuing.in_order(registry.keys)
 
 
 def _one(registry: Registry, key_id: str) -> VirtualKey:
@@ -177,10 +171,6 @@ def _one(registry: Registry, key_id: str) -> VirtualKey:
     if key is None:
         raise click.ClickException("there is no key of this id; see glm-proxy keys list")
     return key
-
-
-def _entry(action: str, key: VirtualKey, now: float) -> Entry:
-    return Entry(now, actor(), action, key.label)
 
 
 def _tell(made: Made, now: float, *, as_json: bool, before: float | None) -> None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from aiohttp import StreamReader
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import RequestPayloadError
 
 from proxy.errors import ClientError, Crowded, RequestTimeout, RequestTooLarge
-from proxy.net.client_connection import plain
+from proxy.net.client_connection import AGAIN, plain
 from proxy.net.door import Store
 
 
 class RequestBody:
     """Read it once: `whole`, or its `parts`. `release` it when it is not held any more."""
 
-    __slots__ = ("_content", "_grace", "_held", "_rate", "_store", "fault", "received")
+    __slots__ = (
+        *("_content", "_grace", "_held", "_looked_again", "_rate", "_store"),
+        *("fault", "received"),
+    )
 
     def __init__(self, content: StreamReader, store: Store, *, rate: int, grace: float) -> None:
         """`rate`: bytes per second; 0: any. `grace`: seconds of waiting before it counts."""
@@ -27,6 +31,7 @@ class RequestBody:
         self._rate = rate
         self._grace = grace
         self._held = 0
+        self._looked_again = False
         self.received = 0
         self.fault: ClientError | None = None
         """What was wrong with it."""
@@ -53,15 +58,14 @@ class RequestBody:
         """Raises RequestTooLarge over `limit` bytes, RequestTimeout after `timeout` seconds or
         when it comes too slowly, Crowded, and ClientError when its framing is broken."""
         body = bytearray()
-        try:
-            async with asyncio.timeout(timeout):
-                async for part in self.parts(limit):
-                    self._hold(len(part))
-                    body += part
-        except TimeoutError:
-            message = f"the request body was not complete after {timeout:g} s"
-            raise RequestTimeout(message) from None
-        return bytes(body)
+        for patience in (timeout, AGAIN):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    async for part in self.parts(limit):
+                        self._hold(len(part))
+                        body += part
+                    return bytes(body)
+        raise RequestTimeout(f"the request body was not complete after {timeout:g} s")
 
     async def parts(self, limit: int | None) -> AsyncIterator[bytes]:
         """As they come. Raises RequestTooLarge, RequestTimeout, ClientError."""
@@ -80,11 +84,16 @@ class RequestBody:
     async def _part(self, left: float | None) -> bytes:
         """The next one, or none at the end."""
         try:
-            if not self._rate:
+            if left is None:
                 return await self._content.readany()
-            async with asyncio.timeout(left):
-                return await self._content.readany()
-        except TimeoutError:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    return await self._content.readany()
+            if not self._looked_again:
+                self._looked_again = True
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(AGAIN):
+                        return await self._content.readany()
             self.fault = RequestTimeout(
                 f"the request body came with less than {self._rate} bytes per second"
                 " (server.body_rate)"

@@ -14,6 +14,9 @@ from proxy.errors import BadHead, Crowded, HeadTooLarge, ProxyError
 from proxy.net.door import Door
 from proxy.net.reader_watch import ReaderWatch, arrived
 
+AGAIN: Final = 0.05
+"""Seconds that are still waited for what may lie unread when its time is over: after a process was
+held up, timers are served before sockets."""
 _UNWRITTEN: Final = 32 * 1024
 """Bytes of an answer that wait here, behind those that wait in the kernel, before the upstream is
 read no further."""
@@ -31,7 +34,7 @@ class ClientConnection(web.RequestHandler):
 
     __slots__ = (
         *("_door", "_head_limit", "_head_received", "_head_timeout", "_head_timer"),
-        *("_inside", "_reader", "on_flow"),
+        *("_inside", "_looked_again", "_reader", "on_flow"),
     )
 
     def __init__(
@@ -60,6 +63,7 @@ class ClientConnection(web.RequestHandler):
         self._head_limit = head_limit
         self._head_received = 0
         """Bytes of a head that is not whole yet."""
+        self._looked_again = False
         self._door = door
         self._inside: str | None = None
         """The address it was let in from."""
@@ -100,6 +104,7 @@ class ClientConnection(web.RequestHandler):
         if not self._waits_for_head():
             self._stop_head_timer()
             self._head_received = 0
+            self._looked_again = False
             return
         if self._head_timer is None:  # a head has begun on a connection that was idle
             self._head_timer = self._loop.call_later(self._head_timeout, self._head_overdue)
@@ -135,8 +140,25 @@ class ClientConnection(web.RequestHandler):
 
     def _head_overdue(self) -> None:
         self._head_timer = None
-        if self._waits_for_head():
+        if not self._waits_for_head():
+            return
+        if self._look_again():
+            self._head_timer = self._loop.call_later(AGAIN, self._head_overdue)
+        else:
             self.force_close()
+
+    def _process_keepalive(self) -> None:
+        if self._waits_for_head() and self._look_again():
+            self._keepalive_handle = self._loop.call_later(AGAIN, self._process_keepalive)
+        else:
+            super()._process_keepalive()
+
+    def _look_again(self) -> bool:
+        """Whether it is too soon to say that nothing came: what did may lie unread. Once."""
+        if self._looked_again or self.transport is None or not arrived(self.transport):
+            return False
+        self._looked_again = True
+        return True
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:

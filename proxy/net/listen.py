@@ -40,6 +40,12 @@ class CannotListen(Exception):
         return f"cannot listen on {self.section}.host {self.host}, port {self.port}: {name}"
 
 
+def url_of(address: tuple[str, int]) -> str:
+    """Where one asks what listens on an IP address and port."""
+    host, port = address
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 @dataclass(frozen=True)
 class Listeners:
     """The two sockets a proxy accepts connections on; several processes may do so on the same."""

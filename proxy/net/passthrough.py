@@ -22,7 +22,6 @@ from proxy.net.h2.connection import Connection, Head, Reader
 from proxy.net.http1 import Use, translate
 from proxy.net.upstream import Outgoing, Upstream, head_of
 
-
 Mask = Callable[[bytes], bytes]
 
 _LARGEST_ERROR = 1 << 20

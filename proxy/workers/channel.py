@@ -131,7 +131,7 @@ class _Pickler(pickle.Pickler):
 
 
 def packed(config: Config) -> bytes:
-    """Settings with their secrets, for a worker: only the master says what is unpacked."""
+    """Settings with their secrets: from the master to a worker, and never to anybody else."""
     file = io.BytesIO()
     _Pickler(file, pickle.HIGHEST_PROTOCOL).dump(config)
     return file.getvalue()

@@ -10,6 +10,7 @@ from typing import Final
 
 from proxy import __version__
 from proxy.config import Problem
+from proxy.net.listen import url_of
 
 OUT: Final = 1
 ERROR: Final = 2
@@ -34,7 +35,7 @@ class Direct:
 
 
 def listening(data: tuple[str, int], admin: tuple[str, int]) -> str:
-    return f"glm-proxy {__version__} listens on {_url(data)}, admin on {_url(admin)}"
+    return f"glm-proxy {__version__} listens on {url_of(data)}, admin on {url_of(admin)}"
 
 
 def stopping(timeout: float) -> str:
@@ -46,8 +47,3 @@ def refused(problems: Iterable[Problem]) -> str:
     return "\n".join(
         ["glm-proxy: the settings stay as they were", *(f"  {one}" for one in problems)]
     )
-
-
-def _url(address: tuple[str, int]) -> str:
-    host, port = address[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -46,8 +46,8 @@ class Traffic:
 
     address: tuple[str, int]
     outcomes: Counter[str] = field(default_factory=Counter)
-    streaming: int = 0
-    """Streams that have begun and not ended."""
+    begun: int = 0
+    """Streams that have begun, those that have ended included."""
     _kept: list[RawClient] = field(default_factory=list)
     """Connections that may be used again, the latest last."""
 
@@ -57,15 +57,15 @@ class Traffic:
 
     async def stream(self, seconds: float) -> str:
         """One answer that takes so long, on a connection of its own."""
-        return await self._ask(chat(model=f"for-{seconds}"), keep=False)
+        return await self._ask(chat(model=f"for-{seconds}"), keep=False, begun=1)
 
     async def quick(self, *, keep: bool) -> str:
         """One short answer; `keep` uses connections again as HTTP libraries do."""
         return await self._ask(chat(model="for-0"), keep=keep)
 
-    async def _ask(self, body: bytes, *, keep: bool) -> str:
+    async def _ask(self, body: bytes, *, keep: bool, begun: int = 0) -> str:
         try:
-            outcome = await self._answered(body, keep=keep)
+            outcome = await self._answered(body, keep=keep, begun=begun)
         except ConnectionRefusedError:
             outcome = "refused"
         except (OSError, asyncio.IncompleteReadError):
@@ -73,7 +73,7 @@ class Traffic:
         self.outcomes[outcome] += 1
         return outcome
 
-    async def _answered(self, body: bytes, *, keep: bool) -> str:
+    async def _answered(self, body: bytes, *, keep: bool, begun: int) -> str:
         async with contextlib.AsyncExitStack() as stack:
             client = self._again() if keep else None
             if client is None:
@@ -81,7 +81,9 @@ class Traffic:
                 await client.__aenter__()
             stack.push_async_exit(client.__aexit__)
             client.post(_PATH, body)
-            answer = await self._whole(client)
+            answer = await client.head()
+            self.begun += begun
+            await _rest(client, answer)
             if keep and answer.clean and answer.headers.get("connection") != "close":
                 stack.pop_all()
                 self._kept.append(client)
@@ -94,19 +96,6 @@ class Traffic:
                 return client
             client.writer.close()
         return None
-
-    async def _whole(self, client: RawClient) -> Answer:
-        answer = await client.head()
-        self.streaming += 1
-        try:
-            while data := await client.chunk():
-                answer.chunks.append(data)
-            answer.clean = True
-        except (asyncio.IncompleteReadError, ConnectionError, ValueError):
-            pass
-        finally:
-            self.streaming -= 1
-        return answer
 
     async def close(self) -> None:
         for client in self._kept:
@@ -132,6 +121,13 @@ class Traffic:
             keep = not keep
             at += 1 / rate
             await asyncio.sleep(at - loop.time())
+
+
+async def _rest(client: RawClient, answer: Answer) -> None:
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ValueError):
+        while data := await client.chunk():
+            answer.chunks.append(data)
+        answer.clean = True
 
 
 def _outcome(answer: Answer) -> str:

@@ -97,15 +97,6 @@ async def test_systemd_hears_who_took_over(tmp_path: Path, systemd: Listener) ->
         await until(lambda: systemd.hears("WATCHDOG=1"))
 
 
-async def test_signs_of_life_come_as_often_as_systemd_wants_them(
-    tmp_path: Path, systemd: Listener
-) -> None:
-    settings = {"endpoints": [{"name": "up", "base_url": "http://127.0.0.1:9"}]}
-    environ = {**systemd.environ, "WATCHDOG_USEC": "400000"}
-    async with fleet(tmp_path, settings, environ=environ):
-        await until(lambda: systemd.hears("WATCHDOG=1") and systemd.heard.count("WATCHDOG=1") > 3)
-
-
 async def test_sockets_by_other_names_are_not_guessed_at(tmp_path: Path) -> None:
     settings = {"endpoints": [{"name": "up", "base_url": "http://127.0.0.1:9"}]}
     with two_sockets() as sockets:

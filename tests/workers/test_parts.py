@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config import load
+from proxy.config import Problem, load
 from proxy.workers import channel
 from proxy.workers.channel import Channel, Message, packed, unpacked
 from proxy.workers.cpus import _quota, usable
@@ -85,6 +85,14 @@ def test_settings_cross_with_their_secrets_and_nowhere_else(tmp_path: Path) -> N
     assert CANARY not in f"{copy!r} {copy}"
     here.close()
     there.close()
+
+
+def test_reasons_cross_as_text() -> None:
+    """They come from workers too, and the master runs nothing that a worker says."""
+    problems = (Problem("server.port", "found 'a', \udcff"), Problem("", "none", 3))
+    text = channel.problems_text(problems)
+    assert text.isascii()
+    assert channel.problems_of(text) == problems
 
 
 def test_a_channel_never_waits_and_says_when_there_is_nobody() -> None:

@@ -52,7 +52,7 @@ async def test_new_settings_reach_all_workers_and_those_that_come_later(tmp_path
             await all_serve(one, False)
             traffic = Traffic(one.data)
             running = [asyncio.create_task(traffic.stream(2.0)) for _ in range(6)]
-            await until(lambda: traffic.streaming == 6)
+            await until(lambda: traffic.begun == 6)
             workers = one.workers
             one.write(routes=routed("old", "new"))
             one.send(signal.SIGHUP)

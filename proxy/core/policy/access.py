@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from proxy.config import Allowance
 
@@ -54,8 +54,7 @@ class VirtualKey:
         """What the log calls it: its name, and its id, since two may have one name."""
         return f"{self.name}/{self.id}"
 
-    def state(self, now: float) -> str:
-        """active, expired or revoked."""
+    def state(self, now: float) -> Literal["active", "expired", "revoked"]:
         if self.revoked is not None:
             return "revoked"
         return "expired" if _is_over(self.expires, now) else "active"
@@ -261,11 +260,10 @@ def identify(token: str | None, keys: Mapping[str, VirtualKey], now: float) -> I
             fitting = secret
     if key is None or fitting is None or key.id != key_id:
         return Denied(Reason.WRONG)
-    if key.revoked is not None:
-        return Denied(Reason.REVOKED)
-    if _is_over(key.expires, now) or _is_over(fitting.expires, now):
-        return Denied(Reason.EXPIRED)
-    return Known(key)
+    state = key.state(now)
+    if state != "active":
+        return Denied(Reason(state))
+    return Denied(Reason.EXPIRED) if _is_over(fitting.expires, now) else Known(key)
 
 
 def id_of(token: str) -> str | None:

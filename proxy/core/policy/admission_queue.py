@@ -82,7 +82,7 @@ class FairQueue:
         return next((caller for _, _, caller in self._order if may(caller)), None)
 
     def pop(self, now: float, caller: str | None = None) -> tuple[Ticket, float]:
-        """The next one, or the next of `caller`, and its caller's turn before; somebody has to wait."""
+        """The next one, or the next of `caller`, and its caller's turn before. Somebody waits."""
         caller = self._order[0][2] if caller is None else caller
         line = self._lines[caller]
         ticket, turn = line.tickets[0], line.turn

@@ -189,12 +189,12 @@ def decide(subjects: Sequence[tuple[Want, Used, int]], at: int, wall: float) -> 
             used.count(want)
     return Taken(
         max(refusals, key=lambda one: one.retry_after, default=None),
-        _least(
+        least(
             used.requests.left(at, want.allowance.requests_per_minute)
             for want, used, _ in subjects
             if want.allowance.requests_per_minute is not None
         ),
-        _least(
+        least(
             used.tokens.left(at, want.allowance.tokens_per_minute)
             for want, used, _ in subjects
             if want.allowance.tokens_per_minute is not None
@@ -313,5 +313,6 @@ def _least_needed(want: Want, most: int) -> int:
     return min(max(1, want.tokens), most)
 
 
-def _least(lefts: Iterable[Left]) -> Left | None:
+def least(lefts: Iterable[Left]) -> Left | None:
+    """Of several subjects the one that has the least left, as `Taken` tells it."""
     return min(lefts, key=lambda left: left.remaining, default=None)

@@ -8,6 +8,9 @@ from proxy.core.record import Usage
 
 BYTES_PER_TOKEN: Final = 4
 """About right for English, and for Chinese, whose characters are three bytes."""
+MOST: Final = 10_000_000
+"""Tokens of one attempt, in or out: ten times what models take in. An upstream that says more is
+not believed, since one such answer would use up a limit for years."""
 
 
 def estimated(size: int) -> int:
@@ -23,8 +26,12 @@ def spent(usage: Usage | None, *, prompt: int, came: int) -> int:
     """
     if usage is None:
         return prompt + came
-    told_in, told_out = usage.input_tokens, usage.output_tokens
+    told_in, told_out = _believed(usage.input_tokens), _believed(usage.output_tokens)
     answer = came if told_out is None else told_out
     if usage.partial:
         answer = max(answer, came)
     return (prompt if told_in is None else told_in) + answer
+
+
+def _believed(told: int | None) -> int | None:
+    return told if told is None or told <= MOST else None

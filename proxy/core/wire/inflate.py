@@ -8,8 +8,9 @@ from proxy.errors import AnswerTooLarge, UpstreamProtocolError
 
 ENCODINGS = (b"gzip", b"x-gzip", b"deflate")
 """Values of Content-Encoding that can be read (RFC 9110 §8.4.1)."""
-_MOST_PER_READ = 16 * 1024 * 1024
-"""Bytes one read may become: text is seldom a hundredth of its size when compressed."""
+_MOST_PER_READ = 4 * 1024 * 1024
+"""Bytes one read, of 32 KiB at most, may become: text is seldom a hundredth of its size when
+compressed."""
 
 
 class Inflate:

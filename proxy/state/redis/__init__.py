@@ -2,7 +2,7 @@
 
 link        one connection; what is asked together is sent together
 words       what Redis and the network say, in words of ours
-script      scripts that run within Redis, all or nothing
+*.lua       what runs within Redis, all or nothing
 counts      what is used of the limits
 registry    keys, switches and the audit
 home        these together, as a home

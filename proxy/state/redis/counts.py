@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final, get_args
 
 from proxy.config import Allowance
-from proxy.core.policy.limits import LEASE, Left, Refusal, Taken, Want, What
+from proxy.core.policy.limits import LEASE, Left, Refusal, Taken, Want, What, least
 from proxy.state.counting import ALIVE, MOST_TEACHERS, Held, Settlement
-from proxy.state.home import StateError
 from proxy.state.owed import Owed
 from proxy.state.redis.link import Argument, Link, Script
+from proxy.state.redis.words import not_redis
 
 _LEASE: Final = round(LEASE * 1000)
 _ALIVE: Final = round(ALIVE * 1000)
@@ -81,7 +81,7 @@ class RedisCounts:
     async def beat(self) -> int:
         replicas = await self._run([self._replicas], "beat", self._id, _ALIVE)
         if not isinstance(replicas, int) or not 1 <= replicas <= 10_000:
-            raise StateError(f"{self.link.name} does not speak as Redis does")
+            raise not_redis(self.link.name)
         return replicas
 
     async def leave(self) -> None:
@@ -96,7 +96,7 @@ class RedisCounts:
             *("swap", *self.clock, self._id, _ALIVE, lessons, MOST_TEACHERS),
         )
         if not isinstance(found, list):
-            raise StateError(f"{link.name} does not speak as Redis does")
+            raise not_redis(link.name)
         return [body for body in found if isinstance(body, bytes)]
 
     async def _run(self, keys: Sequence[str], what: str, *arguments: Argument) -> Any:
@@ -134,26 +134,22 @@ def _taken(name: str, wants: Sequence[Want], answer: Any) -> Taken:
     """The script's answer. Raises StateError for anything else."""
     whole = isinstance(answer, list) and len(answer) == 3 + 4 * len(wants)
     if not whole or not all(isinstance(one, int) for one in answer):
-        raise StateError(f"{name} does not speak as Redis does")
+        raise not_redis(name)
     who, what, wait, *rest = answer
     if not (0 <= who <= len(wants) and 0 <= what <= len(_WHAT) and wait >= 0):
-        raise StateError(f"{name} does not speak as Redis does")
+        raise not_redis(name)
     refused = Refusal(_WHAT[what - 1], wants[who - 1].subject, wait / 1000) if who else None
     each = list(zip(wants, *(rest[start::4] for start in range(4)), strict=True))
     return Taken(
         refused,
-        _least(
+        least(
             Left(want.allowance.requests_per_minute, remaining, reset / 1000)
             for want, remaining, reset, _, _ in each
             if want.allowance.requests_per_minute is not None
         ),
-        _least(
+        least(
             Left(want.allowance.tokens_per_minute, remaining, reset / 1000)
             for want, _, _, remaining, reset in each
             if want.allowance.tokens_per_minute is not None
         ),
     )
-
-
-def _least(lefts: Iterator[Left]) -> Left | None:
-    return min(lefts, key=lambda left: left.remaining, default=None)

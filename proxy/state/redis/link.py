@@ -67,10 +67,6 @@ class Link:
         self._waiting: list[_Group] = []
         self._pump: asyncio.Task[None] | None = None
 
-    @property
-    def connected(self) -> bool:
-        return self._connected
-
     async def connect(self) -> None:
         """As long as it takes. Raises StateError."""
         if self._connected:

@@ -16,6 +16,7 @@ from proxy.state import codec
 from proxy.state.home import NOTHING_KNOWN, Entry, Registry, StateError
 from proxy.state.reader import Reader
 from proxy.state.redis.link import Argument, Link, Script
+from proxy.state.redis.words import not_redis
 
 AUDITED: Final = 10_000
 """Entries of the audit that are kept."""
@@ -67,7 +68,7 @@ class RedisRegistry:
         most = max(1, min(most, _MOST_READ))
         (found,) = await self.link.ask(("LRANGE", self._audit, 0, most - 1))
         if not isinstance(found, list):
-            raise StateError(f"{self.link.name} does not speak as Redis does")
+            raise not_redis(self.link.name)
         rows = enumerate(found)
         read = self._reader.read("audit entry", rows, codec.entry_of, lambda _: None)
         return list(read.values())
@@ -77,7 +78,7 @@ class RedisRegistry:
         text = codec.entry_text(entry)
         done = await self.link.run(self._script, keys, what, text, AUDITED, *arguments)
         if not isinstance(done, int):
-            raise StateError(f"{self.link.name} does not speak as Redis does")
+            raise not_redis(self.link.name)
         return done
 
     async def _read(self) -> None:
@@ -108,13 +109,13 @@ class RedisRegistry:
         except (TypeError, ValueError):
             number = -1
         if not 0 <= number < 1 << 53:
-            raise StateError(f"{self.link.name} does not speak as Redis does")
+            raise not_redis(self.link.name)
         return number
 
     def _pairs(self, answer: Any) -> dict[bytes, bytes]:
         whole = isinstance(answer, list) and all(isinstance(one, bytes) for one in answer)
         if not whole or len(answer) % 2:
-            raise StateError(f"{self.link.name} does not speak as Redis does")
+            raise not_redis(self.link.name)
         return dict(zip(answer[::2], answer[1::2], strict=True))
 
 

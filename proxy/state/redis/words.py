@@ -50,6 +50,11 @@ def explained(name: str, error: BaseException) -> StateError:
         return StateError(f"{name} cannot be reached: {cause.strerror}")
     if isinstance(error, said.ConnectionError | OSError | EOFError):
         return StateError(f"{name} closed the connection")
+    return not_redis(name)
+
+
+def not_redis(name: str) -> StateError:
+    """What answers is none, or one that nobody knows."""
     return StateError(f"{name} does not speak as Redis does")
 
 

@@ -51,6 +51,7 @@ def opened(
         connection = sqlite3.connect(path, timeout=busy, isolation_level=None)
         try:
             _prepare(connection, path, schema)
+            _keep_to_its_user(path)  # only now: another program's file is left as it is
             connection.execute(_SYNCHRONOUS[synchronous])
         except BaseException:
             connection.close()
@@ -118,12 +119,15 @@ def remove(path: Path) -> None:
 def _make(path: Path) -> None:
     """Only its user may read it; SQLite gives the files beside it the same mode."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if os.fstat(descriptor).st_mode & 0o177:
-            os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _keep_to_its_user(path: Path) -> None:
+    """A file that was there may have let others read it, and with it those beside it."""
+    for end in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(f"{path}{end}").st_mode & 0o177:
+                os.chmod(f"{path}{end}", 0o600)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:

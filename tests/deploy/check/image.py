@@ -130,8 +130,10 @@ def _copy(words: list[str], to: Path) -> None:
 
 
 def _settings(folder: Path) -> None:
+    """With several processes and a state file: all that it does on a machine of its own."""
     (folder / "settings.yaml").write_text(
-        "server: {port: 0, drain_timeout: 1s}\nadmin: {port: 0}\nstate: memory\n"
+        "server: {port: 0, workers: 2, drain_timeout: 1s}\nadmin: {port: 0}\n"
+        f"state: sqlite:/tmp/glm-proxy-check-{os.getpid()}.db\n"
         f"endpoints: [{{name: a, base_url: 'http://127.0.0.1:{free_port()}'}}]\n",
         "utf-8",
     )
