@@ -21,7 +21,7 @@ from proxy.config import Allowance, Limits
 from proxy.core.policy import access
 from proxy.core.policy.access import Caller
 from proxy.core.policy.limits import Taken, Want
-from proxy.core.policy.spent import estimated, spent
+from proxy.core.policy.spent import MOST, estimated, spent
 from proxy.core.record import Usage
 from proxy.errors import LimitReached
 from proxy.simulator import Fault
@@ -376,6 +376,13 @@ TOLD: Final = Usage(input_tokens=12, output_tokens=30)
 )
 def test_what_the_upstream_does_not_say_is_estimated(usage: Usage | None, tokens: int) -> None:
     assert spent(usage, prompt=100, came=50) == tokens
+
+
+@pytest.mark.parametrize("tokens", [MOST + 1, 10**12, 2**53])
+def test_an_absurd_count_of_the_upstream_does_not_use_up_a_limit_for_years(tokens: int) -> None:
+    assert spent(Usage(input_tokens=tokens), prompt=100, came=50) == 100 + 50
+    assert spent(Usage(output_tokens=tokens), prompt=100, came=50) == 100 + 50
+    assert spent(Usage(input_tokens=MOST), prompt=100, came=50) == MOST + 50
 
 
 async def used_by(proxy: Several, *headers: str, body: bytes) -> int:

@@ -21,9 +21,9 @@ from tests.fakes.reloading import (
     reloading,
     rest,
     streaming,
-    until,
 )
 from tests.fakes.running import samples
+from tests.fakes.until import until
 from tests.fakes.upstream import Call, ScriptedUpstream
 
 TOKEN = "operator-token-of-the-test"

@@ -18,7 +18,8 @@ from proxy.house import House
 from proxy.knowledge import Knowledge
 from proxy.net.pool import Pool
 from tests.fakes.raw_client import ask, chat
-from tests.fakes.reloading import CHAT, DONE, Reloading, endpoint, event, model_of, reloading, until
+from tests.fakes.reloading import CHAT, DONE, Reloading, endpoint, event, model_of, reloading
+from tests.fakes.until import until
 from tests.fakes.upstream import Call, ScriptedUpstream
 
 EVENTS = 25
@@ -35,6 +36,13 @@ async def slowly(call: Call) -> None:
             await asyncio.sleep(PAUSE)
     call.send(DONE)
     call.finish()
+
+
+class Forgotten(list[Call]):
+    """A call would keep its connection, with a quarter of a megabyte of buffers."""
+
+    def append(self, call: Call) -> None:
+        pass
 
 
 class Load:
@@ -91,6 +99,8 @@ async def before_two(folder: Path) -> AsyncIterator[tuple[Reloading, list[dict[s
         ScriptedUpstream(slowly) as plain,
     ):
         one, other = endpoint(up, folder), endpoint(plain, folder, name="plain")
+        for upstream in (up, plain):
+            upstream.calls = Forgotten()
         async with reloading(folder, endpoints=[one]) as proxy:
             yield proxy, variants(one, other)
 

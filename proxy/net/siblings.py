@@ -1,7 +1,7 @@
 """Processes on one machine tell each other something over Unix sockets: connect, read to the end.
 
-Who connects says in a line what it asks for: nothing, for what is always told. The folder that holds
-the sockets says who may.
+Who connects says in a line what it asks for: nothing, for what is always told. The folder that
+holds the sockets says who may.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +20,10 @@ import aiohttp
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.fakes.until import WITHIN, until
+
 _LISTENS = re.compile(r"listens on http://([\d.]+):(\d+), admin on http://([\d.]+):(\d+)")
 _FOLLOWED = re.compile(r"process (\d+) has taken over")
-WITHIN = 30.0
-"""Seconds for whatever has to happen."""
-
-
-async def until(is_so: Callable[[], object], within: float = WITHIN) -> None:
-    """Wait for something that no event tells. Raises TimeoutError."""
-    async with asyncio.timeout(within):
-        while not is_so():
-            await asyncio.sleep(0.01)
 
 
 @dataclass

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ from tests.fakes.upstream import Call, ScriptedUpstream
 
 CHAT = "/v1/chat/completions"
 DONE = b"data: [DONE]\n\n"
-WITHIN = 20.0
-"""Seconds that something may take on a busy machine."""
 
 
 def event(text: str) -> bytes:
@@ -120,11 +117,3 @@ async def rest(client: RawClient) -> Answer:
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
     return answer
-
-
-async def until(is_so: Callable[[], object]) -> None:
-    """Wait for it."""
-    deadline = time.monotonic() + WITHIN
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come true"
-        await asyncio.sleep(0.01)

@@ -23,6 +23,7 @@ from proxy.observe.app_log import LOGGER
 from proxy.observe.spans import Address, Clock, Finished, Spans
 from tests.fakes.collector import collecting
 from tests.fakes.records import RECEIVED, a_loser, a_record, an_attempt
+from tests.fakes.until import until
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 CANARY = "sk-canary0123456789abcdef"
@@ -380,12 +381,6 @@ async def test_a_collector_that_hangs_holds_a_bounded_number_of_spans(
             hangs.set()
             await until(lambda: tracing.dropped == 232)
     await until(lambda: "OtelBatch" not in " ".join(one.name for one in threading.enumerate()))
-
-
-async def until(is_so: Any) -> None:
-    async with asyncio.timeout(20):
-        while not is_so():
-            await asyncio.sleep(0.005)
 
 
 def test_the_exporter_says_nothing_itself() -> None:

@@ -132,12 +132,14 @@ async def test_a_file_of_another_program_is_not_touched(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE cookies (secret TEXT)")
         db.commit()
+    path.chmod(0o664)
     before = path.read_bytes()
     for strict in (True, False):
         with contextlib.suppress(StateError):
             async with opened(in_file(tmp_path), strict=strict) as (home, _):
                 assert "belongs to another program" in (home.trouble or "")
     assert path.read_bytes() == before
+    assert stat.S_IMODE(path.stat().st_mode) == 0o664
 
 
 # --- damage ------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from itertools import count
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def write(path: Path) -> None:
         say(key.id)
         counts.take(PLENTY, key.id)
         counts.settle([Settlement(PLENTY, key.id, number)])
+        time.sleep(0.001)  # SQLite is not fair: others shall have their turn
 
 
 if __name__ == "__main__":

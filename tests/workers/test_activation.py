@@ -13,8 +13,9 @@ import pytest
 
 from proxy.net.listen import listening_socket
 from proxy.workers.activation import Systemd, WrongSocket, environment, inherited
-from tests.fakes.fleet import fleet, lives, until
+from tests.fakes.fleet import fleet, lives
 from tests.fakes.traffic import Traffic, script
+from tests.fakes.until import until
 from tests.fakes.upstream import ScriptedUpstream
 
 

@@ -15,9 +15,10 @@ from proxy.config import Admin, CannotReload, Config, ConfigError, Endpoint, Pro
 from proxy.net.listen import Listeners
 from proxy.workers.activation import Systemd
 from proxy.workers.alone import Alone
-from tests.fakes.fleet import fleet, until
+from tests.fakes.fleet import fleet
 from tests.fakes.raw_client import RawClient, chat
 from tests.fakes.traffic import script
+from tests.fakes.until import until
 from tests.fakes.upstream import ScriptedUpstream
 
 PATH = "/v1/chat/completions"

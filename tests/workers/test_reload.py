@@ -11,8 +11,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.fakes.fleet import Fleet, fleet, until
+from tests.fakes.fleet import Fleet, fleet
 from tests.fakes.traffic import Traffic, script
+from tests.fakes.until import until
 from tests.fakes.upstream import ScriptedUpstream
 
 TOKEN = "a-token-of-more-than-16"

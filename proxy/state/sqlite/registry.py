@@ -28,7 +28,7 @@ SCHEMA: Final = Schema(
         """,
     ),
 )
-_BUSY: Final = 2.0
+_BUSY: Final = 5.0
 """Seconds that a change waits for another process's."""
 AUDITED: Final = 10_000
 """Entries of the audit that are kept."""
