@@ -270,11 +270,14 @@ class App:
             await asyncio.wait_for(self._idle.wait(), timeout)
 
     def _readiness(self) -> Readiness:
-        upstreams = self._generation.house.upstreams
-        endpoints = {name: state_of(upstream.pool) for name, upstream in upstreams.items()}
-        if self._ready:
-            return Readiness(True, endpoints=endpoints)
-        return Readiness(False, ("starting or draining",), endpoints)
+        house = self._generation.house
+        endpoints = {name: state_of(one.pool) for name, one in house.upstreams.items()}
+        reasons: tuple[str, ...] = ()
+        if not self._ready:
+            reasons = ("starting or draining",)
+        elif house.config.access == "keys" and house.gate.keys is None:
+            reasons = ("the keys are not known yet, so that nobody is let in",)
+        return Readiness(not reasons, reasons, endpoints)
 
 
 def _home(config: Config) -> Home:

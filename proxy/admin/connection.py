@@ -1,15 +1,25 @@
-"""What is not HTTP on the operator's listener: refused without quoting it, to nobody's log.
+"""Connections to the operator's listener: what is not HTTP is refused, and who says nothing leaves.
 
-aiohttp would answer with the line that it could not read, and write it to the log as an error with
-a traceback: it may hold a token, and anybody could fill the log.
+What is not HTTP is answered without quoting it, and is in nobody's log: aiohttp would answer
+with the line that it could not read, and write it to the log as an error with a traceback: it may
+hold a token, and anybody could fill the log. Nor would it end a request that is half sent before
+an hour, and every connection takes a file from the callers of the proxy.
 """
 
 from __future__ import annotations
+
+import asyncio
+from typing import Final
 
 from aiohttp import web
 
 from proxy.admin.guard import HEADERS
 
+IDLE: Final = 30.0
+"""Seconds without a whole request, from the connection or the answer before it, until it ends."""
+MOST: Final = 512
+"""Connections. For a further one the oldest of those that wait for no answer is closed, so that
+who only connects keeps nobody out."""
 _WHAT = "the request is not valid HTTP\n"
 
 
@@ -23,6 +33,7 @@ class Runner(web.AppRunner):
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             **made._kwargs,
+            keepalive_timeout=IDLE,
         )
 
 
@@ -33,6 +44,13 @@ class _Server(web.Server):
 
 class _Connection(web.RequestHandler):
     __slots__ = ()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self._manager is not None
+        others = self._manager.connections
+        if len(others) > MOST:
+            next(one for one in others if not one._request_in_progress).force_close()
 
     def handle_error(
         self,

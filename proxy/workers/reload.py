@@ -58,7 +58,7 @@ class Reload:
             self._refuse(problems)
         elif ready:
             self._trial = ready[0]
-            self._give(ready[0])
+            self._give(ready[0], self._fresh)
         else:
             self._accept()
 
@@ -80,7 +80,7 @@ class Reload:
     def catch_up(self, worker: Worker) -> None:
         """One that was made before the latest settings is ready for them now."""
         if worker.settings < self.number:
-            self._give(worker)
+            self._give(worker, self.config)
 
     def lost(self, worker: Worker) -> None:
         """It has ended."""
@@ -91,9 +91,9 @@ class Reload:
             self._refuse((Problem("", "the worker that tried them ended"),))
             self._go_on()
 
-    def _give(self, worker: Worker) -> None:
+    def _give(self, worker: Worker, config: Config) -> None:
         worker.settings = self.number
-        if not worker.channel.send(channel.SETTINGS, channel.packed(self._fresh)):
+        if not worker.channel.send(channel.SETTINGS, channel.packed(config)):
             os.kill(worker.pid, signal.SIGKILL)  # it reads nothing, and must not stay as it is
 
     def _accept(self) -> None:
@@ -101,7 +101,7 @@ class Reload:
         self.number += 1
         for one in self._crew.staying():
             if one.ready and one.settings < self.number:
-                self._give(one)
+                self._give(one, self.config)
         log.info("the settings were read again")
         self._tell(channel.RELOADED, b"")
 
