@@ -352,6 +352,21 @@ async def test_where_it_cannot_be_told_who_asks_nobody_is_let_in(
 # --- with access: open -------------------------------------------------------------------------
 
 
+async def test_while_the_keys_are_not_known_it_is_not_ready(tmp_path: Path) -> None:
+    async with (
+        ScriptedUpstream(answer) as upstream,
+        running(tmp_path, keyed(upstream, tmp_path)) as app,
+    ):
+        host, port = app.admin_address
+        known = await app.home.open()
+        found = []
+        for registry in (NOTHING_KNOWN, known):
+            app._know(registry)
+            found.append(await get(f"http://{host}:{port}/readyz"))
+    assert [one.status for one in found] == [503, 200]
+    assert "the keys are not known" in found[0].json()["reasons"][0]
+
+
 @pytest.mark.parametrize("path", [CHAT, MESSAGES, "/v1/embeddings"])
 async def test_with_open_access_a_callers_key_stays_here_where_the_endpoint_has_its_own(
     tmp_path: Path, path: str

@@ -18,7 +18,7 @@ from tests.fakes.raw_client import RawClient, ask, chat
 from tests.fakes.recording import recording
 from tests.fakes.running import running
 from tests.fakes.serving import serving
-from tests.fakes.under_attack import Damage, Stage, attacked, percentile
+from tests.fakes.under_attack import Damage, Stage, attacked
 from tests.fakes.upstream import Call, ScriptedUpstream
 
 MIB: Final = 1 << 20
@@ -27,7 +27,7 @@ EACH: Final = 256 * 1024
 TOGETHER: Final = 128 * MIB
 SHARES: Final[dict[str, Any]] = {
     "slow_readers": (500, 60.0),
-    "never_readers": (200, 40.0),
+    "never_readers": (200, 60.0),
     "slow_headers": (1000, 15.0),
     "silent": (1000, 15.0),
     "slow_bodies": (300, 30.0),
@@ -37,7 +37,8 @@ SHARES: Final[dict[str, Any]] = {
 """Of the attacks: how many peers, and for how many seconds."""
 SETTINGS: Final[dict[str, Any]] = {
     "admission": {"limit": "off"},
-    "stream": {"client_stall": "20s"},
+    # A window of 4 KiB is opened again only when half of it was read: at 100 bytes per second.
+    "stream": {"client_stall": "40s"},
 }
 
 
@@ -52,7 +53,7 @@ def bounded(damage: Damage) -> None:
     """S5 to S7, but for the clock."""
     if damage.kind in ("slow_readers", "never_readers"):
         assert damage.running == damage.count  # each of them had its stream
-        assert damage.growth <= min(TOGETHER, damage.count * EACH) + 16 * MIB
+        assert damage.growth <= min(TOGETHER, damage.count * EACH + 16 * MIB)
     elif damage.kind == "bombs":
         assert damage.growth <= 10 * 32 * MIB
     else:
@@ -68,14 +69,13 @@ async def test_others_do_not_notice_an_attack(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with stage(tmp_path) as found:
-        quiet = percentile(await found.gaps(10), 0.99)
         files = found.served.open_files()
         for kind, (count, seconds) in SHARES.items():
             damage = await found.attacked(kind, count, seconds)
             with capsys.disabled():
-                print("\n" + damage.told(quiet), end="")
+                print("\n" + damage.told(), end="")
             bounded(damage)
-            assert damage.p99() <= 2 * quiet
+            assert damage.slowdown <= 2
             await found.is_quiet(files + 8)
 
 

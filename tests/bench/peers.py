@@ -260,6 +260,7 @@ def _settings(up: Upstream, port: int, **sections: dict[str, Any]) -> dict[str, 
             "drain_timeout": "1s",
         },
         "admin": {"host": "127.0.0.1", "port": free_port()},
+        "state": "memory",
         "endpoints": [endpoint],
         **sections,
     }

@@ -86,6 +86,7 @@ async def hold(
     for start in range(0, count, 50):
         some = peers[start : start + 50]
         await asyncio.gather(*(peer.connect(port, first, buffer) for peer in some))
+        await asyncio.sleep(0.1)
     print("ready", flush=True)
     until = time.monotonic() + seconds
     while time.monotonic() < until:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +16,7 @@ from typing import Any
 from tests.fakes.raw_client import RawClient, chat
 from tests.fakes.serving import Served, serving
 
+_QUIET = 4.0
 HEALTHY = 10
 """Streams of clients that behave."""
 
@@ -65,32 +66,55 @@ class Stage:
         return [after - before for before, after in pairwise(moments)]
 
     async def attacked(self, kind: str, count: int, seconds: float) -> Damage:
-        """What an attack does to the streams of others and to the proxy's memory."""
+        """What an attack does to the streams of others and to the proxy's memory.
+
+        Gaps while the attackers come are told apart from those while they stay.
+        """
         before = self.resident()
+        quiet = await self.gaps(_QUIET)
         port = str(self.served.data_address[1])
         arguments = ("tests.fakes.attackers", kind, port, str(count), str(seconds))
         async with program(*arguments) as attackers:
             assert attackers.stdout is not None
-            assert (await attackers.stdout.readline()).strip() == b"ready"
-            watching = asyncio.create_task(self._watch())
-            gaps: list[float] = []
+            watching = asyncio.create_task(self._watch(count))
+            coming = await self._gaps_until(attackers.stdout.readline(), seconds)
+            if kind.endswith("readers"):
+                coming += await self._gaps_until(asyncio.wait_for(self._all.wait(), 20), seconds)
             lived = asyncio.create_task(attackers.stdout.readline())
-            while not lived.done():
-                gaps += await self.gaps(min(seconds, 2.0))
+            gaps = await self._gaps_until(lived, seconds)
             watching.cancel()
             await asyncio.wait([watching])
             found = json.loads(lived.result())
+        quiet += await self.gaps(_QUIET)
         return Damage(
-            kind, count, sorted(gaps), self._memory - before, self._running, sorted(found)
+            kind,
+            count,
+            *(sorted(quiet), sorted(coming), sorted(gaps)),
+            self._memory - before,
+            self._running,
+            sorted(found),
         )
 
-    async def _watch(self) -> None:
+    async def _gaps_until(self, over: Awaitable[object], seconds: float) -> list[float]:
+        """Until `over`, or for a moment at least."""
+        task = asyncio.ensure_future(over)
+        gaps = await self.gaps(0.3)
+        while not task.done():
+            gaps += await self.gaps(min(seconds, 2.0))
+        task.result()
+        return gaps
+
+    async def _watch(self, count: int) -> None:
         self._memory = self._running = 0
+        self._all = asyncio.Event()
         while True:
-            self._memory = max(self._memory, self.resident())
             running = await self.served.gauge("glm_proxy_exchanges_in_flight")
             self._running = max(self._running, int(running) - HEALTHY)
-            await asyncio.sleep(0.2)
+            if self._running >= count:
+                self._all.set()
+            for _ in range(5):
+                self._memory = max(self._memory, self.resident())
+                await asyncio.sleep(0.1)
 
     async def is_quiet(self, files: int) -> None:
         """Until the proxy has no more files open, and nothing in flight."""
@@ -107,7 +131,12 @@ class Damage:
 
     kind: str
     count: int
+    quiet: list[float]
+    """Seconds between two events of others, before and after."""
+    coming: list[float]
+    """While the attackers came."""
     gaps: list[float]
+    """While they stayed."""
     growth: int
     """Bytes of memory."""
     running: int
@@ -115,16 +144,19 @@ class Damage:
     lived: list[float]
     """Seconds until the proxy closed them, of those it closed."""
 
-    def p99(self) -> float:
-        return percentile(self.gaps, 0.99)
+    @property
+    def slowdown(self) -> float:
+        """By how much the p99 of the gaps grew."""
+        return percentile(self.gaps, 0.99) / percentile(self.quiet, 0.99)
 
-    def told(self, quiet: float) -> str:
+    def told(self) -> str:
         """One line of figures."""
         closed = f", closed {len(self.lived)} in ≤ {self.lived[-1]:.1f} s" if self.lived else ""
         return (
-            f"{self.count} {self.kind}: p99 gap {self.p99() * 1e3:.1f} ms"
-            f" (quiet {quiet * 1e3:.1f}), max {self.gaps[-1] * 1e3:.0f} ms,"
-            f" memory +{self.growth / 1048576:.1f} MiB"
+            f"{self.count} {self.kind}: p99 gap {percentile(self.gaps, 0.99) * 1e3:.1f} ms"
+            f" (quiet {percentile(self.quiet, 0.99) * 1e3:.1f},"
+            f" while they came {percentile(self.coming, 0.99) * 1e3:.1f}),"
+            f" max {self.gaps[-1] * 1e3:.0f} ms, memory +{self.growth / 1048576:.1f} MiB"
             f" ({self.growth / self.count / 1024:.0f} KiB each),"
             f" {self.running} at once{closed}"
         )
@@ -137,10 +169,17 @@ def percentile(values: list[float], rank: float) -> float:
 
 @asynccontextmanager
 async def attacked(folder: Path, settings: dict[str, Any]) -> AsyncIterator[Stage]:
-    """A proxy with `settings`, warmed up, in front of an upstream that floods."""
-    async with program("tests.fakes.flooding") as upstream:
-        assert upstream.stdout is not None
-        port = int(await upstream.stdout.readline())
-        endpoints = [{"name": "up", "base_url": f"http://127.0.0.1:{port}"}]
-        async with serving(folder, {"endpoints": endpoints, **settings}) as served:
+    """A proxy with `settings`, in front of one upstream for attackers and one for the others."""
+    async with program("tests.fakes.flooding") as bad, program("tests.fakes.flooding") as good:
+        endpoints = []
+        for name, upstream in (("bad", bad), ("good", good)):
+            assert upstream.stdout is not None
+            port = int(await upstream.stdout.readline())
+            endpoints.append({"name": name, "base_url": f"http://127.0.0.1:{port}"})
+        routes = [
+            {"name": "bad", "match": {"model": "flood"}, "candidates": [{"endpoint": "bad"}]},
+            {"name": "good", "candidates": [{"endpoint": "good"}]},
+        ]
+        found = {"endpoints": endpoints, "routes": routes, **settings}
+        async with serving(folder, found) as served:
             yield Stage(served)

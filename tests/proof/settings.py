@@ -19,6 +19,7 @@ def proxy(
     return {
         "server": {"port": port, "drain_timeout": "5s"},
         "admin": {"port": admin},
+        "state": "memory",
         "endpoints": [
             {
                 "name": "north",

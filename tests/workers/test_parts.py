@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config import Problem, load
+from proxy.config import Config, Endpoint, Problem, load
 from proxy.workers import channel
+from proxy.workers.activation import Systemd
 from proxy.workers.channel import Channel, Message, packed, unpacked
 from proxy.workers.cpus import _quota, usable
-from proxy.workers.crew import Crew
+from proxy.workers.crew import Crew, Worker
 from proxy.workers.pace import Pace
+from proxy.workers.reload import Reload
 from proxy.workers.successor import Command
 
 CANARY = "sk-canary.0123456789abcdef"
@@ -137,3 +139,35 @@ def test_a_silent_worker_is_killed_but_not_when_the_master_was_held_up_itself() 
     finally:
         if crew.all:
             os.kill(worker.pid, signal.SIGKILL)
+
+
+def test_a_worker_that_comes_while_settings_are_tried_gets_those_in_use() -> None:
+    first, second, third = (
+        Config(endpoints=(Endpoint(name=name, base_url="http://127.0.0.1:1"),)) for name in "abc"
+    )
+    crew = Crew(lambda _: 0, close=lambda: None)
+    there = {}
+    for pid in (1, 2):
+        here, there[pid] = Channel.pair()
+        crew.all[pid] = Worker(pid, here, 0.0, 0.0, settings=0, ready=pid == 1)
+    fresh = iter((second, third))
+    reload = Reload(first, lambda: next(fresh), crew, Systemd({}))
+
+    def given(pid: int) -> list[str]:
+        found = []
+        while (message := there[pid].receive()) is not None:
+            if message.kind == channel.SETTINGS:
+                found.append(unpacked(message.data).endpoints[0].name)
+        return found
+
+    reload.begin()
+    reload.answered(crew.all[1], Message(channel.RELOADED))
+    reload.begin()  # the third are being tried by the first worker
+    crew.all[2].ready = True
+    reload.catch_up(crew.all[2])
+    assert (given(1), given(2)) == (["b", "c"], ["b"])
+    reload.answered(crew.all[1], Message(channel.RELOADED))
+    assert given(2) == ["c"]
+    for pid, worker in crew.all.items():
+        worker.channel.close()
+        there[pid].close()

@@ -61,7 +61,11 @@ async def _ways(children: Children, folder: Path) -> list[Way]:
     model = await children.start("the model", folder, module="proxy.cli.demo.model_server")
     upstream = await model.says(r"listens on (http://\S+)")
     endpoint = {"name": "gemma", "base_url": upstream, "paas_path": "/v1"}
-    file = write_settings(folder / "llm.yaml", "proxy.yaml", endpoint, log={"format": "json"})
+    file = write_settings(
+        *(folder / "llm.yaml", "proxy.yaml", endpoint),
+        log={"format": "json"},
+        state={"url": "memory"},
+    )
     proxy = await children.start(
         "the proxy", "serve", "--config", file, "--port", 0, "--admin-port", 0
     )

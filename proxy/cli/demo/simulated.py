@@ -76,7 +76,11 @@ async def _way(
     if settings is None:
         return Way(name, about, f"{upstream}/api/paas/v4", ca_file)
     endpoint = {"name": "simulator", "base_url": upstream, "ca_file": str(ca_file)}
-    file = write_settings(folder / f"{name}.yaml", settings, endpoint, log={"format": "json"})
+    file = write_settings(
+        *(folder / f"{name}.yaml", settings, endpoint),
+        log={"format": "json"},
+        state={"url": "memory"},
+    )
     proxy = await children.start(
         "the proxy", "serve", "--config", file, "--port", 0, "--admin-port", 0
     )

@@ -151,7 +151,12 @@ def write(file: Path, settings: dict[str, Any], endpoint: dict[str, str], scale:
 
     Raises NotRunning when they are not settings.
     """
-    own = {**settings, "endpoints": [endpoint], "log": {"format": "json", "level": "warning"}}
+    own = {
+        **settings,
+        "endpoints": [endpoint],
+        "log": {"format": "json", "level": "warning"},
+        "state": "memory",
+    }
     file.write_text(yaml.safe_dump(own, allow_unicode=True), "utf-8")
     try:
         whole = load(file, {}).model_dump(mode="json", exclude_none=True)
