@@ -151,6 +151,8 @@ def _from_environ(name: str, sources: Sources) -> str:
 def _from_file(name: str, sources: Sources) -> str:
     path = sources.path(name)
     try:
+        if path.is_fifo():  # a reload would wait for somebody to write into it
+            raise ValueError(f"file:{name} is a pipe; put the key into a file")
         with path.open("rb") as file:
             content = file.read(_MOST + 1)
             mode = stat.S_IMODE(path.stat().st_mode)

@@ -65,6 +65,8 @@ class Alone:
         self._old = old
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._hurry = asyncio.Event()
+        self._changed = asyncio.Event()
+        """Somebody says that there are other settings."""
         self._reading = asyncio.Lock()
         self._last: signal.Signals | None = None
 
@@ -81,13 +83,14 @@ class Alone:
             if self._old is not None:
                 self._old.send(channel.READY)
             async with _beside(self._sign()):
-                await self._until_told()
+                async with _beside(self._reload()):
+                    await self._until_told()
                 return await self._drain()
 
     async def _until_told(self) -> None:
         while (number := await self._signals.get()) not in ENDING:
             if number == signal.SIGHUP:
-                await self._reload()
+                self._changed.set()
             else:
                 log.warning(
                     "%s has no effect: only a master, which server.workers makes, can be followed"
@@ -96,10 +99,14 @@ class Alone:
                 )
 
     async def _reload(self) -> None:
-        self._systemd.reloading()
-        with suppress(ConfigError, CannotReload):
-            await self._read_again()
-        self._systemd.ready()
+        """However often it is said meanwhile, they are read once more; nothing waits for it."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            self._systemd.reloading()
+            with suppress(ConfigError, CannotReload):
+                await self._read_again()
+            self._systemd.ready()
 
     async def _read_again(self) -> None:
         """Raises ConfigError and CannotReload, and has told the operator then."""

@@ -177,7 +177,7 @@ async def attacked(folder: Path, settings: dict[str, Any]) -> AsyncIterator[Stag
             port = int(await upstream.stdout.readline())
             endpoints.append({"name": name, "base_url": f"http://127.0.0.1:{port}"})
         routes = [
-            {"name": "bad", "match": {"model": "flood"}, "candidates": [{"endpoint": "bad"}]},
+            {"name": "bad", "match": {"model": ["flood"]}, "candidates": [{"endpoint": "bad"}]},
             {"name": "good", "candidates": [{"endpoint": "good"}]},
         ]
         found = {"endpoints": endpoints, "routes": routes, **settings}

@@ -112,6 +112,8 @@ _LIVING: Final = 2
 """Tokens of one key at most: the newest, and the one that it replaces."""
 _PATTERNS: Final = 64
 _LONGEST_PATTERN: Final = 256
+_ALL_PATTERNS: Final = 8192
+"""Bytes of all of them together: what is larger than a home reads would be lost in it."""
 
 
 class Made(NamedTuple):
@@ -212,6 +214,8 @@ def _patterns(field: str, given: Iterable[str]) -> tuple[str, ...]:
         if not one or len(one) > _LONGEST_PATTERN or not one.isprintable():
             text = f"{field}: a pattern is 1 to {_LONGEST_PATTERN} printable characters"
             raise ValueError(text)
+    if sum(len(one.encode()) for one in patterns) > _ALL_PATTERNS:
+        raise ValueError(f"{field}: at most {_ALL_PATTERNS} bytes altogether")
     return patterns
 
 
