@@ -102,8 +102,9 @@ class App:
         """The settings in use."""
         return self._generation.house.config
 
-    async def start(self, listeners: Listeners | None = None) -> None:
+    async def start(self, listeners: Listeners | None = None, *, follows: bool = False) -> None:
         """Listen, on sockets that are given or opened as the settings say, and warm the pools.
+        `follows`: another process serves, and goes on where this one could let nobody in.
 
         Raises StateError, CannotListen, CannotShare, and ConfigError for listeners that are open to
         more than the settings say, having closed what was open.
@@ -113,6 +114,9 @@ class App:
             opened.push_async_callback(self.home.close)
             self.home.watch(self._know)
             self._know(await self.home.open())
+            if follows and not self._knows_whom_to_let_in:
+                trouble = self.home.trouble or "its state cannot be read"
+                raise StateError(f"the keys are not known: {trouble}")
             if listeners is None:
                 listeners = Listeners.open((server.host, server.port), (admin.host, admin.port))
             opened.callback(listeners.close)
@@ -269,13 +273,17 @@ class App:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout)
 
+    @property
+    def _knows_whom_to_let_in(self) -> bool:
+        return self.config.access == "open" or self.house.gate.keys is not None
+
     def _readiness(self) -> Readiness:
         house = self._generation.house
         endpoints = {name: state_of(one.pool) for name, one in house.upstreams.items()}
         reasons: tuple[str, ...] = ()
         if not self._ready:
             reasons = ("starting or draining",)
-        elif house.config.access == "keys" and house.gate.keys is None:
+        elif not self._knows_whom_to_let_in:
             reasons = ("the keys are not known yet, so that nobody is let in",)
         return Readiness(not reasons, reasons, endpoints)
 

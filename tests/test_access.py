@@ -10,10 +10,13 @@ from typing import Any
 
 import orjson
 import pytest
+import yaml
 
+from proxy.app import App
+from proxy.config import load
 from proxy.core.policy import access
 from proxy.core.policy.access import revoked, rotated
-from proxy.state.home import NOTHING_KNOWN
+from proxy.state.home import NOTHING_KNOWN, StateError
 from tests.fakes.keys import UPSTREAM_KEY, a_key, bearer, keyed, save
 from tests.fakes.operator import get
 from tests.fakes.raw_client import Answer, RawClient, ask, chat
@@ -350,6 +353,27 @@ async def test_where_it_cannot_be_told_who_asks_nobody_is_let_in(
 
 
 # --- with access: open -------------------------------------------------------------------------
+
+
+async def test_who_follows_another_process_does_not_take_over_without_the_keys(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("redis")
+    text = yaml.safe_dump(
+        {
+            "server": {"port": 0},
+            "admin": {"port": 0},
+            "access": "keys",
+            "state": "redis://127.0.0.1:1",
+            "endpoints": [{"name": "up", "base_url": "http://127.0.0.1:1", "api_key": "env:KEY"}],
+        }
+    )
+    (tmp_path / "proxy.yaml").write_text(text)
+    app = App(load(tmp_path / "proxy.yaml", {"KEY": UPSTREAM_KEY}))
+    with pytest.raises(StateError, match="the keys are not known"):
+        await app.start(follows=True)
+    assert app.data_address == ("", 0)
+    await app.stop(0)
 
 
 async def test_while_the_keys_are_not_known_it_is_not_ready(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import copy
 import errno
 import json
 import logging
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -887,11 +888,13 @@ def test_a_key_comes_from_the_environment_or_a_file(write: Write, tmp_path: Path
         ("file:two-lines", "file:two-lines holds blanks"),
         ("file:large", "file:large is larger than"),
         ("file:a\0b", "cannot be read"),
+        ("file:pipe", "cannot be read: it is a pipe"),
     ],
 )
 def test_a_key_that_cannot_be_had_is_named_and_not_shown(
     write: Write, tmp_path: Path, reference: str, says: str
 ) -> None:
+    os.mkfifo(tmp_path / "pipe")
     files = {
         "empty": "\n",
         "blanks": f"{CANARY} ",

@@ -7,6 +7,7 @@ shows of a `Secret` is `***`; only `reveal()` gives the value.
 
 from __future__ import annotations
 
+import errno
 import hmac
 import re
 import stat
@@ -152,7 +153,7 @@ def _from_file(name: str, sources: Sources) -> str:
     path = sources.path(name)
     try:
         if path.is_fifo():  # a reload would wait for somebody to write into it
-            raise ValueError(f"file:{name} is a pipe; put the key into a file")
+            raise OSError(errno.ESPIPE, "it is a pipe")
         with path.open("rb") as file:
             content = file.read(_MOST + 1)
             mode = stat.S_IMODE(path.stat().st_mode)

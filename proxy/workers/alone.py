@@ -35,8 +35,9 @@ class App(Stoppable, Protocol):
     @property
     def admin_address(self) -> tuple[str, int]: ...
 
-    async def start(self, listeners: Listeners) -> None:
-        """Listen. Raises CannotShare, StateError or ConfigError, having closed what was open."""
+    async def start(self, listeners: Listeners, *, follows: bool = False) -> None:
+        """Listen; `follows`: only where it can be told whom to let in, since another process serves.
+        Raises CannotShare, StateError or ConfigError, having closed what was open."""
 
     async def reload(self, config: Config) -> None:
         """Use these settings from now on. Raises CannotReload; then nothing is changed."""
@@ -74,7 +75,7 @@ class Alone:
         """The exit code."""
         with _caught(self._signals):
             try:
-                await self._app.start(listeners)
+                await self._app.start(listeners, follows=self._old is not None)
             except (CannotShare, StateError, ConfigError) as error:
                 say(f"glm-proxy: {error}", ERROR)
                 return 1

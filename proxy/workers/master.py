@@ -116,7 +116,10 @@ class Master:
     # --- workers -------------------------------------------------------------------------------
 
     def _life(self, master: Channel) -> int:
-        return worker.run(self._settings.config, self._listeners, self._make, master)
+        follows = self._old is not None and not self._announced
+        return worker.run(
+            self._settings.config, self._listeners, self._make, master, follows=follows
+        )
 
     def _let_go(self) -> None:
         """What a worker must not hold."""

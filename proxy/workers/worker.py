@@ -34,11 +34,13 @@ BEAT: Final = 0.5
 """Seconds between two beats."""
 
 
-def run(config: Config, listeners: Listeners, make: Make, master: Channel) -> int:
-    """The exit code. `config` is that of the fork; others may come."""
+def run(
+    config: Config, listeners: Listeners, make: Make, master: Channel, *, follows: bool = False
+) -> int:
+    """The exit code. `config` is that of the fork; others may come. `follows`: as for an App."""
     with own_log(config.log):
         try:
-            return uvloop.run(_Worker(config, make, master).live(listeners))
+            return uvloop.run(_Worker(config, make, master).live(listeners, follows=follows))
         except Exception:
             log.exception("a worker broke")
             return 1
@@ -58,13 +60,13 @@ class _Worker:
         self._told: asyncio.Future[bool]
         """To stop: whether others accept connections meanwhile."""
 
-    async def live(self, listeners: Listeners) -> int:
+    async def live(self, listeners: Listeners, *, follows: bool) -> int:
         self._told = asyncio.get_running_loop().create_future()
         app = self._app = self._make(self._config)
         with self._listening():
             beating = asyncio.ensure_future(self._beat())
             try:
-                await app.start(listeners)
+                await app.start(listeners, follows=follows)
             except (CannotShare, StateError, ConfigError) as error:
                 self._master.send(channel.FAILED, str(error).encode())
                 return 1

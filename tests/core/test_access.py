@@ -95,6 +95,7 @@ def test_too_little_chance_makes_no_token(size: int) -> None:
         ({"models": ["a\x00"]}, "models: a pattern is"),
         ({"models": ["x" * 257]}, "models: a pattern is"),
         ({"models": map(str, range(65))}, "models: at most 64 patterns"),
+        ({"models": [f"{n}" + "\U0001f600" * 250 for n in range(9)]}, "models: at most 8192 bytes"),
     ],
 )
 def test_a_key_that_makes_no_sense_is_not_made(changes: dict[str, object], says: str) -> None:

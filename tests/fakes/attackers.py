@@ -107,7 +107,7 @@ async def never_readers(port: int, count: int, seconds: float) -> list[float]:
 
 
 async def slow_headers(port: int, count: int, seconds: float) -> list[float]:
-    return await hold(port, count, seconds, _BEGUN, Peer.dribble)
+    return await hold(port, count, seconds, _BEGUN, Peer.dribble, every=0.25)
 
 
 async def slow_bodies(port: int, count: int, seconds: float) -> list[float]:
@@ -115,7 +115,7 @@ async def slow_bodies(port: int, count: int, seconds: float) -> list[float]:
 
 
 async def silent(port: int, count: int, seconds: float) -> list[float]:
-    return await hold(port, count, seconds, b"", lambda peer: peer.read(1000))
+    return await hold(port, count, seconds, b"", lambda peer: peer.read(1000), every=0.25)
 
 
 async def churn(port: int, count: int, seconds: float) -> list[float]:

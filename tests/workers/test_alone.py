@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class TinyApp:
         host, port = self.listeners.admin.getsockname()[:2]
         return host, port
 
-    async def start(self, listeners: Listeners) -> None:
+    async def start(self, listeners: Listeners, *, follows: bool = False) -> None:
         self.listeners = listeners
         self.listening.set()
 
@@ -146,6 +147,36 @@ async def test_hup_reads_the_settings_again_and_usr2_changes_nothing(
     app.drained.set()
     assert await running == 0
     assert app.timeout == 3.0
+
+
+async def test_who_tells_it_to_end_waits_for_no_settings_that_are_read(config: Config) -> None:
+    reading, read = threading.Event(), threading.Event()
+    times = 0
+
+    def load() -> Config:
+        nonlocal times
+        times += 1
+        reading.set()
+        assert read.wait(10)
+        return config
+
+    app = TinyApp()
+    running = begun(app, config, load)
+    await app.listening.wait()
+    try:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.to_thread(reading.wait, 10)
+        for _ in range(50):
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(10):
+            await app.stopping.wait()
+    finally:
+        read.set()
+    app.drained.set()
+    assert await running == 0
+    assert times == 1
 
 
 async def test_a_request_on_a_kept_connection_is_served_while_the_proxy_stops(
