@@ -36,8 +36,8 @@ class App(Stoppable, Protocol):
     def admin_address(self) -> tuple[str, int]: ...
 
     async def start(self, listeners: Listeners, *, follows: bool = False) -> None:
-        """Listen; `follows`: only where it can be told whom to let in, since another process serves.
-        Raises CannotShare, StateError or ConfigError, having closed what was open."""
+        """Listen; `follows`: only where the keys are known, since another process serves. Raises
+        CannotShare, StateError or ConfigError, having closed what was open."""
 
     async def reload(self, config: Config) -> None:
         """Use these settings from now on. Raises CannotReload; then nothing is changed."""

@@ -67,7 +67,8 @@ def told(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise _explained(path, error) from None
     except OSError as error:
-        raise StateError(f"{path} cannot be used: {error.strerror}") from None
+        why = f"{error.strerror}; see to its folder, or name another file in state"
+        raise StateError(f"{path} cannot be used: {why}") from None
 
 
 @contextmanager
