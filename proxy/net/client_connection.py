@@ -136,7 +136,9 @@ class ClientConnection(web.RequestHandler):
             self.force_close()
 
     def _waits_for_head(self) -> bool:
-        return self._waiter is not None and not self._waiter.done()
+        if self._waiter is None:  # a task of its own serves it; it may not have begun yet
+            return self._request_count == 0
+        return not self._waiter.done()
 
     def _head_overdue(self) -> None:
         self._head_timer = None

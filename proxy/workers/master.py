@@ -116,7 +116,9 @@ class Master:
     # --- workers -------------------------------------------------------------------------------
 
     def _life(self, master: Channel) -> int:
+        # While others serve, one that cannot tell who may ask would only refuse their callers.
         follows = self._old is not None and not self._announced
+        follows |= any(one.ready for one in self._crew.staying())
         return worker.run(
             self._settings.config, self._listeners, self._make, master, follows=follows
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -44,6 +45,25 @@ async def test_a_connection_without_a_whole_head_is_closed_in_time(start: bytes)
     async with _connected() as (reader, writer):
         writer.write(start)
         assert await reader.read() == b""
+
+
+async def test_the_time_begins_with_the_connection_when_bytes_come_with_it() -> None:
+    """They are there before the connection is known: so are they read before its task begins."""
+    factory = DataServer(_echo, head_timeout=SHORT, keepalive_timeout=60.0)
+    server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
+    sockets = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(20)]
+    try:
+        for one in sockets:
+            one.send(GET[:-2])
+            one.setblocking(False)
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(GUARD):
+            assert [await loop.sock_recv(one, 100) for one in sockets] == [b""] * 20
+    finally:
+        for one in sockets:
+            one.close()
+        server.close()
+        await factory.shutdown(0)
 
 
 async def test_a_head_that_comes_byte_by_byte_gets_no_more_time_than_another() -> None:
