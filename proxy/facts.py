@@ -182,14 +182,15 @@ class Facts:
 
     def spent(self, client: Client) -> int:
         """Tokens that the exchange took, of all its attempts. Of those that share an answer one
-        pays. Of what is passed through nothing is understood: there JSON that was sent counts."""
+        pays. Of what is passed through nothing is understood: there what was sent counts, but for
+        forms, which bring files."""
         if self.share is None or not self.accounts:
             return 0
         if self.pursuit is not None:
             return sum(lane.spent(self.share.expected) for lane in self.pursuit.lanes)
         if self.passed is None or self.passed.head.status >= 400:
             return 0
-        return estimated(client.bytes_in) if policy.sends_json(client.headers()) else 0
+        return 0 if policy.is_form(client.headers()) else estimated(client.bytes_in)
 
     def _limited(self) -> Limited | None:
         refused = None if self.share is None else self.share.taken.refused

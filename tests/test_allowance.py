@@ -230,6 +230,29 @@ async def test_what_is_passed_through_is_limited_too(tmp_path: Path) -> None:
         await none_is_held(proxy)
 
 
+@pytest.mark.parametrize(
+    ("kind", "counts"),
+    [
+        (None, True),
+        ("application/json", True),
+        ("text/plain", True),
+        ("application/octet-stream", True),
+        ("multipart/form-data; boundary=b", False),
+    ],
+)
+async def test_what_is_passed_through_counts_whatever_it_is_called_but_for_forms(
+    tmp_path: Path, kind: str | None, counts: bool
+) -> None:
+    lines = [] if kind is None else [f"Content-Type: {kind}"]
+    async with several(tmp_path, **limits(per_key={"tokens_per_minute": 1000})) as proxy:
+        path, text = "/v1/embeddings", "x" * 400
+        await ask(proxy, caller("one"), *lines, path=path, model="embedding-3", input=text)
+        await none_is_held(proxy)
+        later = await ask(proxy, caller("one"))
+        left = int(later.headers["x-ratelimit-remaining-tokens"])
+        assert (left < 900) is counts
+
+
 # --- what is given back --------------------------------------------------------------------------
 
 

@@ -202,10 +202,11 @@ def names_anthropic(headers: Pairs) -> bool:
     return any(name.lower() == "anthropic-version" for name, _ in headers)
 
 
-def sends_json(headers: Pairs) -> bool:
-    """Whether the request's body is JSON, by its own word."""
+def is_form(headers: Pairs) -> bool:
+    """Whether the request's body is a form, which is how files are sent (RFC 7578)."""
     return any(
-        name.lower() == JSON[0] and value.lower().startswith(JSON[1]) for name, value in headers
+        name.lower() == JSON[0] and value.lower().startswith("multipart/form-data")
+        for name, value in headers
     )
 
 
