@@ -88,7 +88,7 @@ async def test_an_attack_costs_little_and_leaves_nothing(
 ) -> None:
     async with stage(tmp_path) as found:
         files = found.served.open_files()
-        damage = await found.attacked(kind, count, seconds)
+        damage = await found.attacked(kind, count, seconds, quiet_for=0.2)
         bounded(damage)
         assert damage.gaps[-1] < 5
         await found.is_quiet(files + 8)

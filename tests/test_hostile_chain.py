@@ -18,7 +18,7 @@ from tests.fakes.recording import Recorder, recording
 from tests.fakes.running import running
 
 CASES: Final = [case for group in GROUPS.values() for case in group]
-SAMPLE: Final = CASES[::6]
+SAMPLE: Final = CASES[::10]
 SILENCE: Final = 0.3
 """Seconds after which no further answer is expected; a front may wait long for the rest of what it
 was sent."""

@@ -17,7 +17,7 @@ from tests.fakes.upstream import Call, ScriptedUpstream
 
 EVENT: Final = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
 DONE: Final = b"data: [DONE]\n\n"
-STOPPED: Final = 3.0
+STOPPED: Final = 2.0
 """Seconds; longer than every patience below."""
 SETTINGS: Final[dict[str, Any]] = {
     "timeouts": {"idle": "1500ms", "first_token": "1500ms", "total": "30s"},

@@ -180,6 +180,8 @@ class Dialer:
                 sock=connected,
                 ssl=self._tls,
                 server_hostname=self._origin.host,
+                # One that is given up is kept, buffers and all, until this: a minute by default.
+                ssl_handshake_timeout=self._timeout,
             )
         if not chooser.taken:
             transport.abort()

@@ -16,7 +16,6 @@ from typing import Any
 from tests.fakes.raw_client import RawClient, chat
 from tests.fakes.serving import Served, serving
 
-_QUIET = 4.0
 HEALTHY = 10
 """Streams of clients that behave."""
 
@@ -65,13 +64,15 @@ class Stage:
             client.writer.transport.abort()
         return [after - before for before, after in pairwise(moments)]
 
-    async def attacked(self, kind: str, count: int, seconds: float) -> Damage:
+    async def attacked(
+        self, kind: str, count: int, seconds: float, *, quiet_for: float = 4.0
+    ) -> Damage:
         """What an attack does to the streams of others and to the proxy's memory.
 
         Gaps while the attackers come are told apart from those while they stay.
         """
         before = self.resident()
-        quiet = await self.gaps(_QUIET)
+        quiet = await self.gaps(quiet_for)
         port = str(self.served.data_address[1])
         arguments = ("tests.fakes.attackers", kind, port, str(count), str(seconds))
         async with program(*arguments) as attackers:
@@ -85,7 +86,7 @@ class Stage:
             watching.cancel()
             await asyncio.wait([watching])
             found = json.loads(lived.result())
-        quiet += await self.gaps(_QUIET)
+        quiet += await self.gaps(quiet_for)
         return Damage(
             kind,
             count,
