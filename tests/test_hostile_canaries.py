@@ -255,7 +255,7 @@ async def run(folder: Path, access: str, count: int, redis: str | None = None) -
 
 @pytest.mark.parametrize("access", ["open", "keys"])
 async def test_no_secret_is_told(tmp_path: Path, access: str) -> None:
-    assert await run(tmp_path, access, 250) > 100
+    assert await run(tmp_path, access, 150) > 100
 
 
 @pytest.mark.long

@@ -17,15 +17,15 @@ from tests.fakes.upstream import Call, ScriptedUpstream
 
 EVENT: Final = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
 DONE: Final = b"data: [DONE]\n\n"
-STOPPED: Final = 2.0
+STOPPED: Final = 1.6
 """Seconds; longer than every patience below."""
 SETTINGS: Final[dict[str, Any]] = {
-    "timeouts": {"idle": "1500ms", "first_token": "1500ms", "total": "30s"},
+    "timeouts": {"idle": "1s", "first_token": "1s", "total": "30s"},
     "stream": {"heartbeat": "500ms", "client_stall": "1s"},
     "pool": {"ping_interval": "500ms", "ping_timeout": "500ms", "idle_timeout": "1s"},
     "server": {
         **{"port": 0, "drain_timeout": "1s", "header_timeout": "1s", "keepalive_timeout": "1s"},
-        "body_timeout": "1500ms",
+        "body_timeout": "1s",
     },
     "attempts": {"retries": 0},
 }
@@ -59,7 +59,7 @@ async def test_streams_go_on_where_they_were(tmp_path: Path, h2: bool) -> None:
         async with asyncio.timeout(10):
             while len(upstream.calls) < STREAMS:
                 await asyncio.sleep(0.01)
-        await asyncio.sleep(1.2)  # a PING is under way, or was
+        await asyncio.sleep(0.7)  # a PING is under way, or was
         connections = len(upstream.transports)
         served.process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(STOPPED)

@@ -106,7 +106,9 @@ def test_a_revoked_key_is_listed_as_such_and_not_rotated(settings: Path) -> None
     made = json.loads(keys(settings, "create", "team-a", "--json").stdout)
     result = keys(settings, "revoke", made["id"])
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == f"team-a/{made['id']} is revoked\n"
+    told, where = result.stderr.splitlines()
+    assert told == f"team-a/{made['id']} is revoked"
+    assert where.startswith("kept in sqlite:/")
     assert [one["state"] for one in listed(settings)] == ["revoked"]
     assert "revoked" in keys(settings, "list").stdout
     result = keys(settings, "rotate", made["id"])

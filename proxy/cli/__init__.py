@@ -102,7 +102,7 @@ def _loaded(name: str, load: Callable[[], click.Command]) -> click.Command:
             raise
         raise click.ClickException(
             f"{name} needs the Python package {missing!r}, which is not installed;"
-            " pip install 'glm-proxy[simulator]' has what simulate needs"
+            " pip install '.[simulator]' in this project's folder has what simulate needs"
         ) from None
 
 

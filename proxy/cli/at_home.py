@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 import click
 
-from proxy.cli.state import opened
+from proxy.cli.state import home_of, opened
 from proxy.config import Config
 from proxy.config.units import SPAN, Quantity
 from proxy.state.home import Home, Registry, StateError
@@ -41,6 +41,11 @@ async def worked(config: Config, work: Callable[[Home, Registry], Awaitable[T]])
                 " use its admin API, or name another home in the settings"
             )
         return await work(home, registry)
+
+
+def tell_where(config: Config) -> None:
+    """Where it was changed: a proxy with other settings, or of another user, may look elsewhere."""
+    click.echo(f"kept in {home_of(config).url}", err=True)
 
 
 def span(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from proxy.cli.at_home import date, in_home, json_option, span_or_zero
+from proxy.cli.at_home import date, in_home, json_option, span_or_zero, tell_where
 from proxy.cli.settings import actor, config_option, read_settings
-from proxy.config import Allowance
+from proxy.config import Allowance, Config
 from proxy.config.units import SPAN, Quantity
 from proxy.core.policy.access import Made, VirtualKey
 from proxy.state import issuing
@@ -60,7 +60,9 @@ def create(
     --route and --model are shell-style patterns and may be given several times. A key for some
     models only may not use paths that are passed through, since their models are not looked at.
     """
-    now = time.time()
+    config, now = read_settings(path), time.time()
+    if config.access == "open":
+        click.echo("warning: access is open: nobody is asked for a key", err=True)
 
     async def change(home: Home, _: Registry) -> Made:
         try:
@@ -78,7 +80,7 @@ def create(
             raise click.UsageError(str(error)) from None
         return made[0]
 
-    _tell(in_home(read_settings(path), change), now, as_json=as_json, before=None)
+    _tell(in_home(config, change), config, now, as_json=as_json, before=None)
 
 
 @command.command("list")
@@ -100,16 +102,17 @@ def show(as_json: bool, path: Path | None) -> None:
 @config_option
 def revoke(key_id: str, as_json: bool, path: Path | None) -> None:
     """End a key: from the next request on. What runs goes on."""
-    now = time.time()
+    config, now = read_settings(path), time.time()
 
     async def change(home: Home, registry: Registry) -> VirtualKey:
         return (await issuing.revoke(home, _one(registry, key_id), by=actor(), now=now))[0]
 
-    key = in_home(read_settings(path), change)
+    key = in_home(config, change)
     if as_json:
         click.echo(json.dumps(key.told(now), indent=2))
     else:
         click.echo(f"{key.label} is revoked", err=True)
+        tell_where(config)
 
 
 @command.command()
@@ -129,7 +132,7 @@ def rotate(key_id: str, overlap: float, as_json: bool, path: Path | None) -> Non
     The token before it is good until the overlap is over; one that was being replaced already ends
     now.
     """
-    now = time.time()
+    config, now = read_settings(path), time.time()
 
     async def change(home: Home, registry: Registry) -> Made:
         key = _one(registry, key_id)
@@ -138,7 +141,7 @@ def rotate(key_id: str, overlap: float, as_json: bool, path: Path | None) -> Non
         except ValueError as error:
             raise click.ClickException(str(error)) from None
 
-    _tell(in_home(read_settings(path), change), now, as_json=as_json, before=now + overlap)
+    _tell(in_home(config, change), config, now, as_json=as_json, before=now + overlap)
 
 
 def table(keys: list[VirtualKey], now: float) -> Table:
@@ -173,7 +176,7 @@ def _one(registry: Registry, key_id: str) -> VirtualKey:
     return key
 
 
-def _tell(made: Made, now: float, *, as_json: bool, before: float | None) -> None:
+def _tell(made: Made, config: Config, now: float, *, as_json: bool, before: float | None) -> None:
     if as_json:
         click.echo(json.dumps({**made.key.told(now), "token": made.token}, indent=2))
         return
@@ -182,3 +185,4 @@ def _tell(made: Made, now: float, *, as_json: bool, before: float | None) -> Non
     if before is not None:
         text += f". The one before is good until {date(before)}"
     click.echo(text, err=True)
+    tell_where(config)

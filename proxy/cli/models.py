@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from proxy.cli.at_home import UNUSABLE, date, in_home, json_option, span, worked
+from proxy.cli.at_home import UNUSABLE, date, in_home, json_option, span, tell_where, worked
 from proxy.cli.settings import actor, config_option, read_settings
 from proxy.config import Config, Match, Params, RouteRule, bundled
 from proxy.config.yaml_file import read
@@ -77,6 +77,7 @@ def set_(outer: Path | None, path: Path | None, model: str, to: str, lasting: fl
     if warning is not None:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{made.model} is served by {made.to}, {_lasting(made)}")
+    tell_where(config)
 
 
 @command.command()
@@ -96,6 +97,7 @@ def reset(outer: Path | None, path: Path | None, models: tuple[str, ...]) -> Non
 
     count = in_home(config, change)
     click.echo(f"{count} switch{'' if count == 1 else 'es'} undone")
+    tell_where(config)
 
 
 # --- what is shown -----------------------------------------------------------------------------

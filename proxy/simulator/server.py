@@ -28,7 +28,7 @@ class MissingExtra(ImportError):
     def __init__(self) -> None:
         super().__init__(
             "the simulator's TLS and HTTP/2 need two more packages: "
-            "pip install 'glm-proxy[simulator]'"
+            "pip install '.[simulator]' in its folder"
         )
 
 

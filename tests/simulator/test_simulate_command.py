@@ -73,7 +73,7 @@ def test_a_missing_package_is_one_clear_line(missing: str, monkeypatch: pytest.M
     result = run("--port", "0", "--tls-port", "0")
     assert result.exit_code == 1
     assert result.output.count("\n") == 1
-    assert "pip install 'glm-proxy[simulator]'" in result.output
+    assert "pip install '.[simulator]'" in result.output
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def _require() -> None:
         if importlib.util.find_spec(name) is None:
             raise NotRunning(
                 f"--llm needs the Python package {name!r}, which is not installed;"
-                " `make demo-llm` installs it, or: pip install 'glm-proxy[llm]'"
+                " `make demo-llm` installs it, or: pip install '.[llm]' in its folder"
             )
 
 
