@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -57,14 +58,14 @@ class RequestBody:
     async def whole(self, limit: int, timeout: float) -> bytes:
         """Raises RequestTooLarge over `limit` bytes, RequestTimeout after `timeout` seconds or
         when it comes too slowly, Crowded, and ClientError when its framing is broken."""
-        body = bytearray()
+        body = io.BytesIO()  # what it gives at the end is no copy, and parts may be of one byte
         for patience in (timeout, AGAIN):
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     async for part in self.parts(limit):
                         self._hold(len(part))
-                        body += part
-                    return bytes(body)
+                        body.write(part)
+                    return body.getvalue()
         raise RequestTimeout(f"the request body was not complete after {timeout:g} s")
 
     async def parts(self, limit: int | None) -> AsyncIterator[bytes]:

@@ -140,16 +140,17 @@ async def churn(port: int, count: int, seconds: float) -> list[float]:
 
 async def bombs(port: int, count: int, seconds: float) -> list[float]:
     """Bodies that cost more to understand than to send, one after the other."""
-    print("ready", flush=True)
     size = 32 << 20
     start = b'{"model":"flood","messages":['
     units = (b"[],", b'{"a":{}},', b'{"role":"user","content":"hi"},', b'"",', b"1,", b"[" * 1000)
+    bodies = [start + unit * ((size - 100) // len(unit)) + b"1]}" for unit in units[:count]]
+    print("ready", flush=True)
     for index in range(count):
-        unit = units[index % len(units)]
-        body = start + unit * ((size - 100) // len(unit)) + b"1]}"
+        body = bodies[index % len(bodies)]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
-        writer.write(head % len(body) + body)
+        writer.write(head % len(body))
+        writer.write(body)
         answer = await reader.readuntil(b"\r\n\r\n")
         assert b" 400 " in answer, answer
         writer.transport.abort()

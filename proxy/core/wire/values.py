@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-_SLICE: Final = 1 << 20
+_SLICE: Final = 1 << 18
 """Bytes that are looked at in one go."""
 _SIGNS: Final = (b",", b"[", b"{")
 """Every value but the first of an object or array follows the first of these."""
