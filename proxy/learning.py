@@ -48,6 +48,7 @@ class Learning:
         knowledge = house.knowledge
         known = lessons.chosen(house.admission.learned(), knowledge.key_groups)
         mine = Lessons(tuple(knowledge.lessons(time.monotonic())), tuple(known))
+        mine = lessons.of_models(mine, _models(house))
         heard = []
         for told in await self._home.swap(lessons.text(mine)):
             with contextlib.suppress(ValueError):  # of another version, or of nobody we know
@@ -56,3 +57,10 @@ class Learning:
         house = self._house()
         house.knowledge.lend(theirs.sketches, time.monotonic())
         house.admission.lend(lessons.chosen(theirs.limits, house.knowledge.key_groups))
+
+
+def _models(house: House) -> set[str]:
+    """What the settings and the records of models name."""
+    rules = house.config.routes
+    asked = {one.model for rule in rules for one in rule.candidates if one.model is not None}
+    return asked.union(house.models)

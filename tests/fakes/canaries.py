@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -11,7 +12,8 @@ from urllib.parse import quote
 import orjson
 
 PIECE: Final = 8
-"""Bytes of a secret that are too many to be told."""
+"""Bytes of a secret that are too many to be told; in hex, twice as many digits."""
+_HEX: Final = re.compile(rb"[0-9a-f]+|[0-9A-F]+")
 _ALPHABET: Final = "abcdefghjkmnpqrstuvwxyzABCDEFGHJKMNPQRSTUVWXYZ23456789"
 
 
@@ -36,17 +38,27 @@ class Lookout:
 
     def __init__(self, secrets: Sequence[str]) -> None:
         self._of: dict[bytes, str] = {}
+        self._rest: dict[bytes, set[bytes]] = {}
+        """Of a piece in hex: what has to follow, for ids are hex too."""
         for secret in secrets:
             for spelled in spellings(secret):
-                for start in range(len(spelled) - PIECE + 1):
-                    self._of[spelled[start : start + PIECE]] = secret
+                is_hex = _HEX.fullmatch(spelled) is not None
+                for start in range(len(spelled) - PIECE * (1 + is_hex) + 1):
+                    piece, rest = spelled[start : start + PIECE], spelled[start + PIECE :]
+                    self._of[piece] = secret
+                    if is_hex:
+                        self._rest.setdefault(piece, set()).add(rest[:PIECE])
 
     def sees(self, text: bytes) -> str | None:
         """Where the first piece stands, and what stands around it; None: there is none."""
         pieces = self._of
         for start in range(len(text) - PIECE + 1):
-            if text[start : start + PIECE] in pieces:
-                secret = pieces[text[start : start + PIECE]]
+            piece = text[start : start + PIECE]
+            if piece in pieces:
+                rest = self._rest.get(piece)
+                if rest is not None and text[start + PIECE : start + 2 * PIECE] not in rest:
+                    continue
+                secret = pieces[piece]
                 return f"{secret} in {text[max(0, start - 80) : start + 60]!r}"
         return None
 

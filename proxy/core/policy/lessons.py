@@ -67,6 +67,14 @@ class Lessons(NamedTuple):
     limits: tuple[Limited, ...] = ()
 
 
+def of_models(lessons: Lessons, models: Collection[str]) -> Lessons:
+    """Those of models that are known by name: any other name is a caller's own text."""
+    return Lessons(
+        tuple(one for one in lessons.sketches if one.model in models),
+        tuple(one for one in lessons.limits if one.place.model in models),
+    )
+
+
 def text(lessons: Lessons) -> bytes:
     """To be told; no more than others will read."""
     known = sorted(lessons.sketches, key=lambda one: -one.weight)[:MOST]
