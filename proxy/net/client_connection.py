@@ -17,6 +17,8 @@ from proxy.net.reader_watch import ReaderWatch, arrived
 AGAIN: Final = 0.05
 """Seconds that are still waited for what may lie unread when its time is over: after a process was
 held up, timers are served before sockets."""
+_LOOKS: Final = 20
+"""How often it is waited for so long: a machine that was held up may be busy for a while."""
 _UNWRITTEN: Final = 32 * 1024
 """Bytes of an answer that wait here, behind those that wait in the kernel, before the upstream is
 read no further."""
@@ -34,7 +36,7 @@ class ClientConnection(web.RequestHandler):
 
     __slots__ = (
         *("_door", "_head_limit", "_head_received", "_head_timeout", "_head_timer"),
-        *("_inside", "_looked_again", "_reader", "on_flow"),
+        *("_inside", "_looks", "_reader", "on_flow"),
     )
 
     def __init__(
@@ -63,7 +65,7 @@ class ClientConnection(web.RequestHandler):
         self._head_limit = head_limit
         self._head_received = 0
         """Bytes of a head that is not whole yet."""
-        self._looked_again = False
+        self._looks = 0
         self._door = door
         self._inside: str | None = None
         """The address it was let in from."""
@@ -104,7 +106,7 @@ class ClientConnection(web.RequestHandler):
         if not self._waits_for_head():
             self._stop_head_timer()
             self._head_received = 0
-            self._looked_again = False
+            self._looks = 0
             return
         if self._head_timer is None:  # a head has begun on a connection that was idle
             self._head_timer = self._loop.call_later(self._head_timeout, self._head_overdue)
@@ -156,10 +158,10 @@ class ClientConnection(web.RequestHandler):
             super()._process_keepalive()
 
     def _look_again(self) -> bool:
-        """Whether it is too soon to say that nothing came: what did may lie unread. Once."""
-        if self._looked_again or self.transport is None or not arrived(self.transport):
+        """Whether it is too soon to say that nothing came: what did may lie unread. For a second."""
+        if self._looks == _LOOKS or self.transport is None or not arrived(self.transport):
             return False
-        self._looked_again = True
+        self._looks += 1
         return True
 
     def _stop_head_timer(self) -> None:

@@ -222,3 +222,10 @@ def test_the_most_that_is_told_can_be_read() -> None:
 def test_bucket_numbers_mean_the_same_to_all() -> None:
     assert bucket_of(0.005) == 0
     assert bucket_of(600.0) == BUCKETS - 1
+
+
+def test_what_a_caller_named_itself_is_not_told() -> None:
+    """A model's name in a request is its caller's own text."""
+    mine = Lessons(told(taught(1.0)), (Limited(PLACE, "0", 4),))
+    assert lessons.of_models(mine, {"glm-4.6"}) == mine
+    assert lessons.of_models(mine, {"glm-4.5"}) == Lessons()
