@@ -158,7 +158,7 @@ class ClientConnection(web.RequestHandler):
             super()._process_keepalive()
 
     def _look_again(self) -> bool:
-        """Whether it is too soon to say that nothing came: for a second, what did may lie unread."""
+        """Whether it is too soon to say: nothing came: what did may lie unread, for a second."""
         if self._looks == _LOOKS or self.transport is None or not arrived(self.transport):
             return False
         self._looks += 1
