@@ -39,7 +39,7 @@ def listening(data: tuple[str, int], admin: tuple[str, int]) -> str:
 
 
 def stopping(timeout: float) -> str:
-    return f"stopping within {timeout:g}s; a second signal ends at once"
+    return f"stopping within {timeout:g}s; a second signal ends within 2s"
 
 
 def refused(problems: Iterable[Problem]) -> str:
