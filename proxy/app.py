@@ -31,7 +31,8 @@ from proxy.generation import Builder, Materials
 from proxy.house import House
 from proxy.learning import Learning
 from proxy.net.door import door_of, limits_of
-from proxy.net.downstream import Client, DataServer
+from proxy.net.downstream import DataServer
+from proxy.net.halves import Client
 from proxy.net.listen import BACKLOG, Listeners, hold_little
 from proxy.observe.app_log import LOGGER
 from proxy.state.home import Entry, Home, Registry, StateError

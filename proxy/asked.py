@@ -7,7 +7,7 @@ from typing import NamedTuple
 from proxy.core.wire.dialect import Dialect
 from proxy.core.wire.target import Target
 from proxy.core.wire.trace import Trace
-from proxy.net.downstream import Headers
+from proxy.net.halves import Headers
 
 
 class Asked(NamedTuple):

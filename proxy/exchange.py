@@ -27,20 +27,22 @@ from proxy.core.flow.fold import Fold
 from proxy.core.flow.timeline import Timeline
 from proxy.core.policy.access import Caller
 from proxy.core.policy.deadlines import overridden
-from proxy.core.policy.rate_headers import rate_headers
 from proxy.core.policy.route import Route
 from proxy.core.wire import headers as policy
 from proxy.core.wire.request import ChatRequest, parse
 from proxy.core.wire.target import Kind, Target, dialect_of, resolve
+from proxy.entry import let_in
 from proxy.errors import AnswerTooLarge, ClientGone, InternalError, ProxyError, UpstreamSaid
 from proxy.facts import Facts, Running
 from proxy.flight import Seat, board
+from proxy.handlers import HANDLERS
 from proxy.house import LARGEST_ANSWER, House
 from proxy.lane import Lane
+from proxy.listening import Listener, heard
 from proxy.net.aside import aside
 from proxy.net.attempt import Attempt
-from proxy.net.downstream import Client, Headers
 from proxy.net.early import EarlyCommit
+from proxy.net.halves import Client, Headers
 from proxy.net.passthrough import Answer, passthrough
 from proxy.pursuit import Pursuit
 
@@ -62,6 +64,7 @@ class Exchange:
         self._hasty = False
         """The client has set deadlines of its own."""
         self._seat: Seat | None = None
+        self._listeners: list[Listener] = []
 
     async def run(self) -> None:
         """Live it. Every failure is told to the client here; only cancellation leaves."""
@@ -81,7 +84,9 @@ class Exchange:
         client, house, facts = self._client, self._house, self._facts
         facts.dialect = house.dialects[dialect_of(client.raw_path)]
         client.check_head()
-        target = facts.target = resolve(client.method, client.raw_path)
+        serves = house.router.serves
+        upgrade = Kind.SOCKET in serves and policy.wants_websocket(self._headers)
+        target = facts.target = resolve(client.method, client.raw_path, serves, upgrade=upgrade)
         facts.dialect = house.dialects[target.dialect]
         key = policy.caller_key(self._headers)  # two that differ are refused here
         facts.caller = house.gate.identify(key, client.peer)
@@ -89,8 +94,10 @@ class Exchange:
             reply.answer(client, facts, 200, [policy.JSON], self._models(facts.caller))
         elif target.kind is Kind.PASSTHROUGH:
             await self._pass(target)
-        else:
+        elif target.kind is Kind.CHAT:
             await self._chat(target)
+        else:
+            await HANDLERS[target.kind](house, client, facts, target)
 
     def _models(self, caller: Caller) -> bytes:
         """Those that the caller may ask for."""
@@ -112,6 +119,9 @@ class Exchange:
         self._adopt(attempt)
         if not attempt.is_stream:
             reply.whole(self._house, self._client, facts, lane)
+            if facts.outcome == "completed":
+                for listener in self._listeners:
+                    listener.whole(attempt.body)
         elif facts.stream:
             await self._stream(attempt, route)
         else:
@@ -134,20 +144,8 @@ class Exchange:
         if timeouts is not route.timeouts:
             route, self._hasty = replace(route, timeouts=timeouts), True
         facts.route = route
-        await self._let_in(target, route, request)
+        await let_in(house, facts, target, route, request)
         return request, route
-
-    async def _let_in(self, target: Target, route: Route, request: ChatRequest | None) -> None:
-        """Raises Forbidden, LimitReached."""
-        house, facts = self._house, self._facts
-        assert facts.caller is not None
-        model = None if request is None else request.model
-        house.gate.permit(facts.caller, target, route.name, model)
-        wants = house.allowances.wants(facts.caller, 0 if request is None else request.size)
-        if wants:
-            share = facts.share = await house.allowances.take(wants)
-            facts.rate = rate_headers(share.taken, facts.dialect.name, house.wall())
-            house.allowances.insist(share)
 
     async def _first_answer(self, request: ChatRequest, target: Target, route: Route) -> Lane:
         """What has something to say first. With `commit: early`, heartbeats until then."""
@@ -205,7 +203,7 @@ class Exchange:
         assert pipe is not None
         assert attempt.head is not None
         # ======== commit point ==================================================================
-        if client.response is None:
+        if not client.has_begun:
             passed = policy.to_client(attempt.head.headers, stream=True)
             client.open([*reply.passed(facts, passed), *self._commit()])
         facts.stage = "streaming"
@@ -233,9 +231,10 @@ class Exchange:
 
     def _writer(self, route: Route) -> Callable[[list[bytes], bool], None]:
         """Where the events go; with `emit_metadata` between two comments of our own."""
-        if not route.stream.emit_metadata:
-            return self._client.write
-        return reply.annotated(self._client.write, self._facts, self._marks)
+        write: Callable[[list[bytes], bool], None] = self._client.write
+        if route.stream.emit_metadata:
+            write = reply.annotated(write, self._facts, self._marks)
+        return heard(write, self._listeners) if self._listeners else write
 
     def _marks(self) -> Timeline:
         """Up to this moment."""
@@ -254,6 +253,8 @@ class Exchange:
 
         def take(events: list[bytes], last: bool) -> None:
             fold.take(events)
+            for listener in self._listeners:
+                listener.take(events, last)
             if fold.size > LARGEST_ANSWER:
                 attempt.fail(AnswerTooLarge("the upstream's answer is over the limit"))
 
@@ -283,7 +284,7 @@ class Exchange:
         route = facts.route = house.router.plan(
             None, target, lower, house.wall(), facts.caller.key_name
         )
-        await self._let_in(target, route, None)
+        await let_in(house, facts, target, route, None)
         candidate = facts.passed_to = route.candidates[0]
         facts.stage = "connecting"
         await passthrough(
@@ -346,6 +347,8 @@ class Exchange:
             facts.outcome = self._interrupted  # cancelled, but not by the client
         if facts.share is not None:
             self._house.allowances.settle(facts.share, facts.spent(self._client))
+        for listener in self._listeners:
+            listener.ended(facts.outcome == "completed")
         facts.timeline.finished = self._house.clock()
         self._house.finish(facts.record(self._client))
 

@@ -19,7 +19,7 @@ from proxy.core.wire.target import Kind, Target
 from proxy.core.wire.trace import Trace
 from proxy.errors import ClientGone
 from proxy.net.attempt import Attempt
-from proxy.net.downstream import Client
+from proxy.net.halves import Client
 from proxy.net.passthrough import Answer
 from proxy.pursuit import Pursuit
 

@@ -27,7 +27,7 @@ from proxy.errors import (
 from proxy.facts import Facts
 from proxy.house import House
 from proxy.lane import Lane
-from proxy.net.downstream import Client, Headers
+from proxy.net.halves import Client, Headers
 
 
 def answer(
@@ -59,7 +59,7 @@ def fail(client: Client, facts: Facts, error: ProxyError) -> None:
     facts.refused = _refused(error)
     if isinstance(error, ClientGone):
         return
-    if client.response is not None:
+    if client.has_begun:
         events = [facts.dialect.error_event(error)] if facts.pursuit is not None else []
         client.cut(events)
         return
@@ -113,7 +113,7 @@ def said(
         body = masked(body, secret)
     facts.upstream_code = facts.dialect.error_code(body)
     status = status if status >= 400 else UpstreamSaid.status
-    if client.response is not None:
+    if client.has_begun:
         message = error_message(body) or f"the upstream answered with status {status}"
         raise UpstreamSaid(message, status=status, code=facts.upstream_code)
     facts.timeline.committed = house.clock()

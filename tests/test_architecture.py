@@ -37,10 +37,13 @@ MAY_IMPORT = {
         }
     ),
     "reply": frozenset({"core", "errors", "facts", "house", "lane", "net"}),
+    "listening": frozenset[str](),
+    "entry": frozenset({"core", "facts", "house"}),
+    "handlers": frozenset({"core", "facts", "house", "net"}),
     "exchange": frozenset(
         {
-            *("", "asked", "core", "errors", "facts", "flight", "house", "lane", "net"),
-            *("pursuit", "reply"),
+            *("", "asked", "core", "entry", "errors", "facts", "flight", "handlers", "house"),
+            *("lane", "listening", "net", "pursuit", "reply"),
         }
     ),
     "status": frozenset({"", "config", "core", "facts", "house", "net", "observe"}),

@@ -1,7 +1,7 @@
 """Every setting: its name, unit, default and check; `load` reads them, nothing changes them after.
 
-models      the settings themselves: look here first; then routes, attempts, params, limits,
-            state, observing
+models      the settings themselves: look here first; then routes, conversation, attempts, params,
+            limits, state, observing
 load        file, environment and command line -> `Config`, or a `ConfigError` with all problems
 effective   the settings in effect as text, secrets masked
 fixed       what needs a restart to change
@@ -15,6 +15,16 @@ units, secret, origin, types   how single values are read and checked
 from __future__ import annotations
 
 from proxy.config.attempts import Admission, Attempts, Breaker, Hedge
+from proxy.config.conversation import (
+    AnswerStore,
+    Cache,
+    Keeping,
+    Memory,
+    MemoryStore,
+    OnDisconnect,
+    Responses,
+    WebSocketLimits,
+)
 from proxy.config.effective import digest, effective
 from proxy.config.exposed import exposed
 from proxy.config.fixed import CannotReload, unchangeable
@@ -45,8 +55,10 @@ __all__ = [
     "Admin",
     "Admission",
     "Allowance",
+    "AnswerStore",
     "Attempts",
     "Breaker",
+    "Cache",
     "Candidate",
     "CannotReload",
     "Cap",
@@ -54,13 +66,18 @@ __all__ = [
     "ConfigError",
     "Endpoint",
     "Hedge",
+    "Keeping",
     "Limits",
     "Log",
     "Match",
+    "Memory",
+    "MemoryStore",
     "Metrics",
+    "OnDisconnect",
     "Params",
     "PoolSettings",
     "Problem",
+    "Responses",
     "RouteRule",
     "Secret",
     "Server",
@@ -68,6 +85,7 @@ __all__ = [
     "StreamSettings",
     "Timeouts",
     "Tracing",
+    "WebSocketLimits",
     "bundled",
     "digest",
     "effective",

@@ -89,6 +89,7 @@ def _across(data: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
     yield from _repeated_names(data, "routes")
     yield from _unknown_endpoints_and_keys(data)
     yield from _access(data)
+    yield from _conversations(data)
     server, admin = _port(data, "server", 8080), _port(data, "admin", 9090)
     if server == admin != 0:
         yield ("admin", "port"), f"found {admin}, the data port too; the two must differ"
@@ -118,6 +119,19 @@ def _access(data: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
             "needs a token beside it, such as file:/path/to/token: without one everybody who"
             " reaches the address would see what this proxy does",
         )
+
+
+def _conversations(data: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
+    """What a route cannot do at once: an answer with memories is for one conversation."""
+    for index, route in _mappings(data, "routes"):
+        if not isinstance(route.get("memory"), dict):
+            continue
+        if route.get("share") is True:
+            text = "cannot go with memory: the same words mean something else in each conversation"
+            yield ("routes", index, "share"), text
+        if route.get("cache") is not None:
+            text = "cannot go with memory: what is remembered makes each answer another"
+            yield ("routes", index, "cache"), text
 
 
 def _repeated_names(data: dict[str, Any], section: str) -> Iterator[tuple[Loc, str]]:

@@ -1,7 +1,7 @@
 """The settings: names, units, defaults and checks. Attribute names are the YAML keys.
 
-Durations are seconds, sizes are bytes, keys are references. A key that is not here is refused; one
-that belongs to a later version is refused as such, never ignored.
+Durations are seconds, sizes are bytes, keys are references. A key that is not here is refused,
+never ignored.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pydantic import (
 
 from proxy.config import origin
 from proxy.config.attempts import Admission, Attempts, Hedge, HedgeOrOff
+from proxy.config.conversation import Keeping, WebSocketLimits
 from proxy.config.limits import Limits
 from proxy.config.observing import Log, Metrics, TracingOrOff
 from proxy.config.routes import Commit, RouteRule, StreamSettings, Timeouts
@@ -270,7 +271,17 @@ class PoolSettings(Section):
 class Config(Section):
     """All settings of one proxy."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"memory"})
+    gone: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            name: f"it belongs into a route, such as routes: [{{name: all, {name}: {example}}}]"
+            for name, example in (
+                ("memory", "{store: sqlite:memory.db}"),
+                ("cache", "{store: sqlite:cache.db}"),
+                ("responses", "{}"),
+                ("on_disconnect", "{keep: 60s}"),
+            )
+        }
+    )
 
     server: Server = Server()
     admin: Admin = Admin()
@@ -278,6 +289,8 @@ class Config(Section):
     """open: whoever reaches the listener may use it, which has to be on loopback. keys: only who
     shows a virtual key; every endpoint needs keys of its own then."""
     limits: Limits = Limits()
+    websocket: WebSocketLimits = WebSocketLimits()
+    keep: Keeping = Keeping()
     state: State | None = None
     """Where keys, model switches and counts are kept. Without it `glm-proxy serve` uses a file of
     its own in the user's state folder."""

@@ -79,11 +79,9 @@ def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
 def _unknown(loc: Loc, root: type[BaseModel]) -> str:
     section = _section(loc[:-1], root)
     name = str(loc[-1])
-    if name in getattr(section, "later", ()):
-        return "not available in this version; remove it"
     gone: str | None = getattr(section, "gone", {}).get(name)
     if gone is not None:
-        return f"this setting is gone; {gone}"
+        return f"not here; {gone}"
     homes = [
         _ITEMS.get(field, field)
         for field, info in section.model_fields.items()

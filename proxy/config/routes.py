@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from proxy.config.attempts import Admission, Attempts, HedgeOrOff
+from proxy.config.conversation import Cache, Leaving, Memory, OnDisconnect, Responses
 from proxy.config.params import Params
 from proxy.config.types import SILENT_IF_EMPTY, Count, CountOrZero, Flag, Name, Section
 from proxy.config.units import Bytes, BytesOrZero, Percentile, Seconds, SecondsOrZero
@@ -143,6 +144,19 @@ class RouteRule(Section):
     """When the status is sent; without it the top level's."""
     share: Flag = False
     """Identical requests of one key that run at the same time get one upstream answer."""
+    on_disconnect: Leaving = OnDisconnect("cancel")
+    """When a client leaves its stream. cancel: the API is told at once. drain: 30s: it is read on
+    for so long, to know what it cost. keep: 60s: it is read to its end, and can be fetched for so
+    long after it by GET /v1/streams/ID."""
+    memory: Memory | None = None
+    """Remember what conversations said, and tell the model. Without it nothing is kept."""
+    cache: Cache | None = None
+    """Answer the same request of the same caller again from a store."""
+    responses: Responses | None = None
+    """Speak the Responses API on /v1/responses. Without it that path is passed through."""
+    websocket: Flag = False
+    """Allow WebSockets: many chats on GET /v1/chat/completions, the Responses API's on
+    GET /v1/responses (with `responses`), GLM-Realtime on GET /api/paas/v4/realtime."""
 
     @field_validator("candidates")
     @classmethod

@@ -95,7 +95,7 @@ class State(Section):
             return url
         scheme, colon, rest = url.partition(":")
         if colon and scheme == "sqlite":
-            return f"sqlite:{_file(rest, info.context)}"
+            return f"sqlite:{file_of(rest, info.context)}"
         if colon and scheme in _REDIS:
             return _redis(url, allow_plain=info.data.get("allow_plain", True))
         raise ValueError(f"must be sqlite:PATH, {_EXAMPLE}, rediss://HOST, or memory")
@@ -115,8 +115,9 @@ class State(Section):
         return {"anyOf": [handler(schema), {"type": "string"}]}
 
 
-def _file(path: str, sources: object) -> Path:
-    """Also as `sqlite:///PATH`, which others write."""
+def file_of(path: str, sources: object) -> Path:
+    """The file that `sqlite:PATH` names; also as `sqlite:///PATH`, which others write. `sources` is
+    a validator's context. Raises ValueError."""
     path = path.removeprefix("//")
     if not path or path.endswith("/") or "\0" in path:
         raise ValueError("must name a file, such as sqlite:/var/lib/glm-proxy/state.db")

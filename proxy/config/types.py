@@ -48,10 +48,8 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         json_schema_extra=_show_units,
     )
-    later: ClassVar[frozenset[str]] = frozenset()
-    """Settings of a later version: refused by that name."""
     gone: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    """Settings of an earlier version, and what to do instead."""
+    """Settings that others expect here, those of an earlier version too: what to do instead."""
 
 
 def _name(value: str) -> str:

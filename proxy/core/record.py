@@ -43,6 +43,19 @@ class Limited(NamedTuple):
     """Whose it is: `key`, this caller's, or `total`, all callers' together."""
 
 
+class Remembered(NamedTuple):
+    """What memory did for a request."""
+
+    what: str
+    """`used`: memories were told to the model. `late`: they came too late for this turn. `none`:
+    there are none, or nobody can tell."""
+    items: int = 0
+    tokens: int = 0
+    """As estimated."""
+    saved: float = 0.0
+    """Seconds that the first token would have been later, had it been waited for."""
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
     """One request to one endpoint. Times are on the timeline's clock; `None` is "not reached"."""
@@ -81,7 +94,8 @@ class Record:
 
     request_id: str
     kind: str
-    """`chat`, `models` or `passthrough`; `unknown` for a path that is none of ours."""
+    """`chat`, `models` or `passthrough`; where a route asks for it `responses`, `socket`, `streams`
+    or `memory`; `unknown` for a path that is none of ours."""
     dialect: str
     """`openai` or `anthropic`."""
     method: str
@@ -128,6 +142,15 @@ class Record:
     """What was decided about attempts, in order: `hedge_started`, `hedge_denied_budget`, …"""
     shared: bool = False
     """It read an answer that another identical request had asked for."""
+    carrier: str = "http"
+    """What carried it: `http`, or `websocket` for a chat on one."""
+    memory: Remembered | None = None
+    """None where its route remembers nothing."""
+    cache: str | None = None
+    """`hit`, `miss` or `bypass`; None where its route caches nothing."""
+    left: str | None = None
+    """What became of the answer after its client left: `drained` (read to its end), `kept` (and can
+    be fetched), `gave_up` (the time for it was over)."""
     span: SpanIds | None = None
     """None when tracing is off."""
     answer_span: SpanIds | None = None

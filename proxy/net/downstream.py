@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -27,9 +27,8 @@ from proxy.net.body import RequestBody, too_large
 from proxy.net.client_connection import ClientConnection
 from proxy.net.door import Door, HardLimits, Store, limits_of
 from proxy.net.event_stream import EventStream
+from proxy.net.halves import Client, Headers
 from proxy.net.reader_watch import reset, unread
-
-Headers = Sequence[tuple[str, str]]
 
 _LAST_CHUNK = b"0\r\n\r\n"
 _LINGER = 2.0
@@ -115,7 +114,7 @@ class DataServer(web.Server):
             await asyncio.sleep(_LOOK)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        client = Client(request, self._limits, self._store, stopping=lambda: self._stopping)
+        client = HttpClient(request, self._limits, self._store, stopping=lambda: self._stopping)
         try:
             await self._serve(client)
         finally:
@@ -126,8 +125,8 @@ class DataServer(web.Server):
         return client.response
 
 
-class Client:
-    """One request of a client and the answer to it."""
+class HttpClient:
+    """One HTTP request of a client and the answer to it: a `proxy.net.halves.Client`."""
 
     __slots__ = (
         "_body",
@@ -200,6 +199,11 @@ class Client:
     @property
     def has_body(self) -> bool:
         return self._request.body_exists
+
+    @property
+    def has_begun(self) -> bool:
+        """Something of the answer was sent, or will be: the status is decided."""
+        return self.response is not None
 
     @property
     def bytes_in(self) -> int:

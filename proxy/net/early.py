@@ -11,8 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from proxy.net.downstream import Client, Headers
-from proxy.net.halves import HEARTBEAT
+from proxy.net.halves import HEARTBEAT, Client, Headers
 
 _EVENT_STREAM = ("content-type", "text/event-stream;charset=UTF-8")
 
@@ -50,7 +49,7 @@ class EarlyCommit:
 
     def _beat(self) -> None:
         client = self._client
-        if client.response is None:
+        if not client.has_begun:
             client.open([_EVENT_STREAM, *self._commit()])  # no upstream has said its own yet
         if client.paused_since is None:  # one that does not read needs no more to read
             self.heartbeats += 1

@@ -17,8 +17,8 @@ import aiohttp
 from proxy.core.wire.headers import content_of
 from proxy.core.wire.inflate import ENCODINGS, Inflate
 from proxy.errors import AnswerTooLarge, ClientError, ProxyError, TotalTimeout, UpstreamReset
-from proxy.net.downstream import Client, Headers
 from proxy.net.h2.connection import Connection, Head, Reader
+from proxy.net.halves import Client, Headers
 from proxy.net.http1 import Use, translate
 from proxy.net.upstream import Outgoing, Upstream, head_of
 

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy.net.downstream import Client, DataServer
+from proxy.net.downstream import DataServer
+from proxy.net.halves import Client
 
 SHORT = 0.1
 GUARD = 5.0

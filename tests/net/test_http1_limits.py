@@ -12,7 +12,8 @@ import pytest
 
 from proxy.errors import ProxyError
 from proxy.net.door import Door, HardLimits
-from proxy.net.downstream import Client, DataServer
+from proxy.net.downstream import DataServer
+from proxy.net.halves import Client
 
 GUARD: Final = 5.0
 SMALL: Final = HardLimits(head=2048, head_lines=16, body_rate=1000, body_grace=0.3, bodies=1000)

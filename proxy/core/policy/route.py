@@ -21,11 +21,15 @@ import orjson
 from proxy.config import (
     Admission,
     Attempts,
+    Cache,
     Config,
     Endpoint,
     Hedge,
     Match,
+    Memory,
+    OnDisconnect,
     Params,
+    Responses,
     RouteRule,
     StreamSettings,
     Timeouts,
@@ -33,7 +37,7 @@ from proxy.config import (
 from proxy.core.policy.capability import Capabilities, is_pattern
 from proxy.core.policy.switches import Switches
 from proxy.core.wire.request import ChatRequest
-from proxy.core.wire.target import Target, resolve
+from proxy.core.wire.target import Kind, Target, resolve
 
 DEFAULT: Final = "default"
 """The name of the route for what no rule matches."""
@@ -80,6 +84,11 @@ class Route:
     """How sure the first content's prediction has to be, between 0 and 1."""
     share: bool
     """Whether identical requests of one key get one upstream answer."""
+    on_disconnect: OnDisconnect
+    memory: Memory | None
+    cache: Cache | None
+    responses: Responses | None
+    websocket: bool
 
 
 class Router:
@@ -90,6 +99,8 @@ class Router:
         self.switches = Switches() if switches is None else switches
         self._rules = tuple(_Rule(rule, config, "rule") for rule in config.routes)
         self._default = _Rule(RouteRule(name=DEFAULT), config, DEFAULT)
+        self.serves = _served(config.routes)
+        """The kinds of requests that are there because some route asks for them."""
 
     def plan(
         self,
@@ -216,6 +227,20 @@ class _Rule:
         return _each_once(choice._replace(model="") for choice in self._route.candidates)
 
 
+def _served(rules: Iterable[RouteRule]) -> frozenset[Kind]:
+    kinds = set[Kind]()
+    for rule in rules:
+        if rule.responses is not None:
+            kinds.add(Kind.RESPONSES)
+        if rule.websocket:
+            kinds.add(Kind.SOCKET)
+        if rule.on_disconnect.action == "keep":
+            kinds.add(Kind.STREAMS)
+        if rule.memory is not None:
+            kinds.add(Kind.MEMORY)
+    return frozenset(kinds)
+
+
 def _route(
     rule: RouteRule, config: Config, reason: str, candidates: tuple[Candidate, ...]
 ) -> Route:
@@ -234,6 +259,11 @@ def _route(
         first_content_target=rule.first_content_target,
         confidence=rule.confidence,
         share=rule.share,
+        on_disconnect=rule.on_disconnect,
+        memory=rule.memory,
+        cache=rule.cache,
+        responses=rule.responses,
+        websocket=rule.websocket,
     )
 
 

@@ -197,6 +197,13 @@ def refuse_encoded(headers: Pairs) -> None:
             raise UnsupportedEncoding("the body is compressed; send it without Content-Encoding")
 
 
+def wants_websocket(headers: Pairs) -> bool:
+    """Whether the request asks for a WebSocket (RFC 6455 §4.2.1)."""
+    return any(
+        name.lower() == "upgrade" and "websocket" in value.lower() for name, value in headers
+    )
+
+
 def names_anthropic(headers: Pairs) -> bool:
     """Whether the caller is a client of Anthropic's, which says so in every request."""
     return any(name.lower() == "anthropic-version" for name, _ in headers)

@@ -8,7 +8,7 @@ no spelling of a path escapes the prefix it was let in by, or the routing of the
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -22,6 +22,15 @@ class Kind(StrEnum):
     CHAT = "chat"
     MODELS = "models"
     PASSTHROUGH = "passthrough"
+    # Only where a route asks for it; else these paths are passed through.
+    RESPONSES = "responses"
+    """The Responses API."""
+    SOCKET = "socket"
+    """A WebSocket is asked for, on a path that has one."""
+    STREAMS = "streams"
+    """An answer whose client left is fetched."""
+    MEMORY = "memory"
+    """What is remembered is deleted."""
 
 
 class Api(StrEnum):
@@ -85,23 +94,66 @@ _OWN: Final = {
 _KNOWN: Final = "known are " + ", ".join(_OWN) + " and what lies below " + ", ".join(_PREFIXES)
 
 
-def resolve(method: str, raw_path: str) -> Target:
+_RESPONSES: Final = "/v1/responses"
+_STREAMS: Final = "/v1/streams"
+_MEMORY: Final = "/v1/memory"
+_SOCKETS: Final = {
+    path: Target(Kind.SOCKET, "openai", api, tail, "", path, path)
+    for path, api, tail in (
+        ("/v1/chat/completions", Api.PAAS, _CHAT),
+        ("/api/paas/v4/chat/completions", Api.PAAS, _CHAT),
+        ("/api/coding/paas/v4/chat/completions", Api.CODING, _CHAT),
+        (_RESPONSES, Api.PAAS, "/responses"),
+        ("/v1/realtime", Api.PAAS, "/realtime"),
+        ("/api/paas/v4/realtime", Api.PAAS, "/realtime"),
+    )
+}
+_NO_KINDS: Final = frozenset[Kind]()
+
+
+def resolve(
+    method: str, raw_path: str, serves: frozenset[Kind] = _NO_KINDS, *, upgrade: bool = False
+) -> Target:
     """Read the request target `raw_path`, as it stood in the request line.
 
-    Raises NotFound, MethodNotAllowed, and ClientError for a target that is not a path
-    (RFC 9112 §3.2.2 to §3.2.4).
+    `serves`: the kinds that are only there where a route asks for them. `upgrade`: the request asks
+    for a WebSocket.
+
+    Raises NotFound, MethodNotAllowed, and ClientError for a target that is not a path (RFC 9112
+    §3.2.2 to §3.2.4).
     """
+    wants_socket = upgrade and Kind.SOCKET in serves
     own = _OWN.get(raw_path)
-    if own is not None:  # by far the most requests
+    if own is not None and not wants_socket:  # by far the most requests
         _allow(own, method)
         return own
     if not raw_path.startswith("/"):
         _refuse_form(raw_path)
     path, _, query = raw_path.partition("?")
     decoded = _checked(path, query)
-    target = _own_target(path, decoded, query) or _passthrough(path, query)
+    target = (_SOCKETS.get(path) if wants_socket else None) or _optional(path, serves)
+    if target is not None:
+        target = replace(target, query=query)
+    else:
+        target = _own_target(path, decoded, query) or _passthrough(path, query)
     _allow(target, method)
     return target
+
+
+def _optional(path: str, serves: frozenset[Kind]) -> Target | None:
+    """A path that is ours only where a route asks for it; `tail` is what stands below it."""
+    for kind, base in _OPTIONAL:
+        if kind in serves and (path == base or path.startswith(base + "/")):
+            tail = path[len(base) :]
+            return Target(kind, "openai", Api.PAAS, tail, "", path, base + "/*" if tail else base)
+    return None
+
+
+_OPTIONAL: Final = (
+    (Kind.RESPONSES, _RESPONSES),
+    (Kind.STREAMS, _STREAMS),
+    (Kind.MEMORY, _MEMORY),
+)
 
 
 def dialect_of(raw_path: str) -> str:
@@ -175,6 +227,10 @@ _ALLOWED: Final = {
     Kind.CHAT: ("POST",),
     Kind.MODELS: ("GET",),
     Kind.PASSTHROUGH: _METHODS,
+    Kind.RESPONSES: ("GET", "POST", "DELETE"),
+    Kind.SOCKET: ("GET",),
+    Kind.STREAMS: ("GET",),
+    Kind.MEMORY: ("DELETE",),
 }
 
 
