@@ -11,6 +11,8 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from proxy.admin import audit
@@ -24,16 +26,19 @@ from proxy.config import (
     exposed,
     unchangeable,
 )
+from proxy.core.record import Record
+from proxy.core.wire.target import Kind
 from proxy.desk import Desk
 from proxy.errors import Draining
 from proxy.exchange import Exchange
-from proxy.generation import Builder, Materials
+from proxy.generation import Builder, Generation, Materials
 from proxy.house import House
 from proxy.learning import Learning
+from proxy.net.data_server import DataServer
 from proxy.net.door import door_of, limits_of
-from proxy.net.downstream import DataServer
 from proxy.net.halves import Client
 from proxy.net.listen import BACKLOG, Listeners, hold_little
+from proxy.net.relay import RelayListener
 from proxy.observe.app_log import LOGGER
 from proxy.state.home import Entry, Home, Registry, StateError
 from proxy.state.open import make_home
@@ -71,7 +76,7 @@ class App:
         self.home = _home(config) if home is None else home
         telling = self._telling = Telling(config)
         telling.watch(self.home)
-        self._builder = Builder(self.home, telling)
+        self._builder = Builder(self.home, telling, self._serve)
         self._generation = self._builder.make(self._builder.gather(config), None)
         self._status = Status(
             self._generation.house,
@@ -90,6 +95,7 @@ class App:
         self._learning = Learning(self.home, lambda: self.house)
         self._desk.use(self._generation)
         telling.use(self._generation.house)
+        self._relays = RelayListener(telling.own_relay, self._serve_relayed)
         self.data_address: tuple[str, int] = ("", 0)
         self.admin_address: tuple[str, int] = ("", 0)
 
@@ -134,6 +140,7 @@ class App:
             limits=limits_of(server),
             door=door_of(server, self._telling.refused),
         )
+        self._telling.watch_sockets(self._server.sockets)
         hold_little(listeners.data)
         self._listener = await loop.create_server(
             self._server, sock=listeners.data, backlog=BACKLOG
@@ -142,6 +149,8 @@ class App:
         self.admin_address = listeners.admin.getsockname()[:2]
         await self._desk.start(listeners.admin, self.data_address)
         await self._generation.start()
+        await self._builder.answers.open()
+        await self._be_relayed_to()
         self._learning.start()
         self._ready = self._is_serving = True
 
@@ -159,25 +168,41 @@ class App:
             self._server.pre_shutdown()
             await self._drain(timeout)
             await self._server.shutdown(_LAST_LOOK)
+        await self._relays.close(_LAST_LOOK)
+        await self._end_what_runs(_LAST_LOOK)
+        self._builder.keeper.close()
         await self._builder.pools.close()
         await self._desk.stop()
         await self._learning.stop()
+        await self._builder.memories.close()
+        await self._builder.answers.close()
         await self.home.close()
         await self._telling.stop()
 
     # --- exchanges ---------------------------------------------------------------------------
 
     async def _serve(self, client: Client) -> None:
-        with self._generation as house:
-            exchange = Exchange(house, client)
-            self._running[exchange] = None
-            self._telling.started()
-            try:
-                await exchange.run()
-            finally:
-                del self._running[exchange]
-                if not self._running:
-                    self._idle.set()
+        exchange = self._begun(client, self.house)
+        self._telling.started()
+        await exchange.run()
+
+    async def _serve_relayed(self, client: Client) -> None:
+        """For another worker, which counts and logs what its client asked it for."""
+        await self._begun(client, replace(self.house, finish=_untold)).run()
+
+    def _begun(self, client: Client, house: House) -> Exchange:
+        generation, exchange = self._generation, Exchange(house, client)
+        exchange.on_over = partial(self._over, exchange, generation)
+        generation.begin()
+        self._running[exchange] = None
+        return exchange
+
+    def _over(self, exchange: Exchange, generation: Generation) -> None:
+        """Its client may be gone for long."""
+        del self._running[exchange]
+        if not self._running:
+            self._idle.set()
+        generation.end()
 
     # --- settings ----------------------------------------------------------------------------
 
@@ -242,6 +267,18 @@ class App:
             log.setLevel(house.config.log.level.upper())
         before.replaced(after)
         await after.start()
+        await self._builder.answers.open()
+        await self._be_relayed_to()
+
+    async def _be_relayed_to(self) -> None:
+        """Other workers may ask for streams, where some are kept."""
+        if Kind.STREAMS not in self.house.router.serves:
+            await self._relays.close(_LAST_LOOK)
+            return
+        try:
+            await self._relays.open(self.config.server, self.config.stream.client_stall)
+        except OSError as error:
+            log.error("other workers cannot fetch the streams that are kept here: %s", error)
 
     def _know(self, registry: Registry) -> None:
         """What the operator changes while we run, here or elsewhere."""
@@ -256,16 +293,26 @@ class App:
 
     async def _drain(self, timeout: float) -> None:
         assert self._server is not None
-        over: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._server.emptied())]
+        over: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._emptied(self._server))]
         over.append(asyncio.ensure_future(self._hurried.wait()))
         try:
             await asyncio.wait(over, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for waiting in over:
                 waiting.cancel()
+        await self._end_what_runs(_LAST_WORDS)
+
+    async def _emptied(self, server: DataServer) -> None:
+        """No client is left, and nothing that goes on without one."""
+        await server.emptied()
+        while self._running:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def _end_what_runs(self, timeout: float) -> None:
         for exchange in tuple(self._running):
             exchange.interrupt(Draining("the proxy is stopping; send the request again"))
-        await self._all_over(_LAST_WORDS)
+        await self._all_over(timeout)
 
     async def _all_over(self, timeout: float) -> None:
         if not self._running:
@@ -287,6 +334,10 @@ class App:
         elif not self._knows_whom_to_let_in:
             reasons = ("the keys are not known yet, so that nobody is let in",)
         return Readiness(not reasons, reasons, endpoints)
+
+
+def _untold(record: Record) -> None:
+    """Nobody is told."""
 
 
 def _home(config: Config) -> Home:

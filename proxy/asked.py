@@ -7,6 +7,7 @@ from typing import NamedTuple
 from proxy.core.wire.dialect import Dialect
 from proxy.core.wire.target import Target
 from proxy.core.wire.trace import Trace
+from proxy.memory.recall import Recall
 from proxy.net.halves import Headers
 
 
@@ -28,3 +29,5 @@ class Asked(NamedTuple):
     hasty: bool
     """The caller set deadlines of its own: that one was missed says nothing of a candidate."""
     trace: Trace | None
+    recall: Recall | None = None
+    """None where the route remembers nothing."""

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from proxy.admin import audit, exchanges, live, reload, status
+from proxy.admin import audit, cache, exchanges, live, memory, reload, status
 from proxy.admin.app import Readiness, make_admin
 from proxy.admin.connection import Runner
 from proxy.admin.guard import Hosts, TokenCheck
@@ -18,6 +18,7 @@ from proxy.admin.models import Models
 from proxy.admin.playground import Playground, Way, Ways
 from proxy.config import Endpoint
 from proxy.config.origin import is_loopback
+from proxy.forgetting import forget_key
 from proxy.generation import Generation
 from proxy.net.listen import BACKLOG, url_of
 from proxy.state.home import Home
@@ -115,6 +116,14 @@ class Desk:
                 *live.routes(watching),
                 *keys.routes(),
                 *models.routes(),
+                *memory.routes(
+                    self._home, lambda key: forget_key(self._now.house, key), wall=time.time
+                ),
+                *cache.routes(
+                    self._home,
+                    lambda: self._now.house.answers.clear("cache"),
+                    wall=time.time,
+                ),
                 *audit.routes(self._home),
                 *reload.routes(self._reread),
             ],

@@ -6,8 +6,17 @@ from proxy.core.policy.rate_headers import rate_headers
 from proxy.core.policy.route import Route
 from proxy.core.wire.request import ChatRequest
 from proxy.core.wire.target import Target
+from proxy.errors import ClientError
 from proxy.facts import Facts
 from proxy.house import House
+from proxy.net.halves import HTTP, Client
+
+
+def check_carrier(client: Client, route: Route) -> None:
+    """Raises ClientError for a chat on a WebSocket whose route allows none."""
+    if client.carrier != HTTP and not route.websocket:
+        text = "what serves this request allows no WebSocket (websocket: true); send it over HTTP"
+        raise ClientError(text, param="model")
 
 
 async def let_in(
@@ -17,7 +26,13 @@ async def let_in(
     assert facts.caller is not None
     model = None if request is None else request.model
     house.gate.permit(facts.caller, target, route.name, model)
-    wants = house.allowances.wants(facts.caller, 0 if request is None else request.size)
+    await count_in(house, facts, 0 if request is None else request.size)
+
+
+async def count_in(house: House, facts: Facts, size: int) -> None:
+    """Take a request of `size` bytes from the caller's limits. Raises LimitReached."""
+    assert facts.caller is not None
+    wants = house.allowances.wants(facts.caller, size)
     if wants:
         share = facts.share = await house.allowances.take(wants)
         facts.rate = rate_headers(share.taken, facts.dialect.name, house.wall())

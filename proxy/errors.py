@@ -65,6 +65,7 @@ _ANTHROPIC_TYPES = {
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    410: "invalid_request_error",
     413: "request_too_large",
     415: "invalid_request_error",
     417: "invalid_request_error",
@@ -95,6 +96,12 @@ class BadHead(ClientError):
 
 class ExpectationFailed(BadHead):
     status = 417
+
+
+class UpgradeRequired(ClientError):
+    """A WebSocket of another version is asked for."""
+
+    status = 426
 
 
 class HeadTooLarge(BadHead):
@@ -138,6 +145,13 @@ class NotFound(ClientError):
     type = "not_found_error"
 
 
+class Forgotten(ClientError):
+    """A kept stream is asked for from a place that it does not have any more."""
+
+    status = 410
+    code = "stream_forgotten"
+
+
 class MethodNotAllowed(ClientError):
     status = 405
     code = "method_not_allowed"
@@ -160,6 +174,19 @@ class RequestTooLarge(ClientError):
 class UnsupportedEncoding(ClientError):
     status = 415
     code = "unsupported_encoding"
+
+
+class PreviousResponseNotFound(ClientError):
+    """Of the Responses API: what a request is to follow is not there, or not for this caller."""
+
+    code = "previous_response_not_found"
+
+
+class ClientStalled(ClientError):
+    """A chat on a WebSocket asked for no more events for too long."""
+
+    status = 408
+    code = "client_stalled"
 
 
 class ClientGone(ClientError):
@@ -310,6 +337,13 @@ class AccessUnknown(ProxyError):
     code = "access_unknown"
 
 
+class MemoryUnavailable(ProxyError):
+    """What is remembered could not be deleted: its store is away, or fails."""
+
+    status = 503
+    code = "memory_unavailable"
+
+
 class TryLater(ProxyError):
     """Not now, but after a known wait."""
 
@@ -332,6 +366,14 @@ class LimitReached(TryLater):
 
     status = 429
     code = "limit_reached"
+    type = "rate_limit_error"
+
+
+class TooManyChats(ClientError):
+    """No more fit on one WebSocket before one of its chats is over."""
+
+    status = 429
+    code = "too_many_chats"
     type = "rate_limit_error"
 
 

@@ -7,8 +7,9 @@
     stream                 -> outcome          the attempt writes; nothing here wakes per event
     finally                                    attempts closed, one Record finished
 
-Where a route says `share`, the race and the stream are those of a flight (`proxy.flight`), which
-identical requests have in common; the page is the same.
+Where a route says `share` or `on_disconnect`, the race and the stream are those of a flight
+(`proxy.flight`), which identical requests have in common and which may outlive its clients; the
+page is the same.
 
 Above the commit point a failure is a status, and an attempt may be replaced. Below it nothing is
 ever replaced: a failure is one error event in the client's dialect and an end that cannot be taken
@@ -23,15 +24,17 @@ from functools import partial
 
 from proxy import reply
 from proxy.asked import Asked
+from proxy.cache.cached import Cached
 from proxy.core.flow.fold import Fold
 from proxy.core.flow.timeline import Timeline
 from proxy.core.policy.access import Caller
 from proxy.core.policy.deadlines import overridden
 from proxy.core.policy.route import Route
+from proxy.core.wire import handshake
 from proxy.core.wire import headers as policy
 from proxy.core.wire.request import ChatRequest, parse
 from proxy.core.wire.target import Kind, Target, dialect_of, resolve
-from proxy.entry import let_in
+from proxy.entry import check_carrier, let_in
 from proxy.errors import AnswerTooLarge, ClientGone, InternalError, ProxyError, UpstreamSaid
 from proxy.facts import Facts, Running
 from proxy.flight import Seat, board
@@ -43,8 +46,9 @@ from proxy.net.aside import aside
 from proxy.net.attempt import Attempt
 from proxy.net.early import EarlyCommit
 from proxy.net.halves import Client, Headers
-from proxy.net.passthrough import Answer, passthrough
+from proxy.passing import pass_on
 from proxy.pursuit import Pursuit
+from proxy.responding.serving import made
 
 
 class Exchange:
@@ -64,6 +68,8 @@ class Exchange:
         self._hasty = False
         """The client has set deadlines of its own."""
         self._seat: Seat | None = None
+        self.on_over: Callable[[], None] | None = None
+        """Called when it has its record, which may be after `run`."""
         self._listeners: list[Listener] = []
 
     async def run(self) -> None:
@@ -78,7 +84,8 @@ class Exchange:
             message = "the proxy failed; its log says why under this request id"
             reply.fail(self._client, self._facts, InternalError(message))
         finally:
-            self._finish()
+            if not self._goes_on():
+                self._finish()
 
     async def _live(self) -> None:
         client, house, facts = self._client, self._house, self._facts
@@ -88,13 +95,20 @@ class Exchange:
         upgrade = Kind.SOCKET in serves and policy.wants_websocket(self._headers)
         target = facts.target = resolve(client.method, client.raw_path, serves, upgrade=upgrade)
         facts.dialect = house.dialects[target.dialect]
-        key = policy.caller_key(self._headers)  # two that differ are refused here
+        if target.kind is Kind.SOCKET:
+            handshake.check_origin(self._headers, house.config.websocket.origins)
+            key = handshake.caller_key(self._headers)
+        else:
+            key = policy.caller_key(self._headers)  # two that differ are refused here
         facts.caller = house.gate.identify(key, client.peer)
         if target.kind is Kind.MODELS:
             reply.answer(client, facts, 200, [policy.JSON], self._models(facts.caller))
         elif target.kind is Kind.PASSTHROUGH:
-            await self._pass(target)
+            await pass_on(house, client, facts, target)
         elif target.kind is Kind.CHAT:
+            await self._chat(target)
+        elif target.kind is Kind.RESPONSES and client.method == "POST":
+            self._client, target = made(house, client, facts, target, self._headers)
             await self._chat(target)
         else:
             await HANDLERS[target.kind](house, client, facts, target)
@@ -112,6 +126,13 @@ class Exchange:
     async def _chat(self, target: Target) -> None:
         facts = self._facts
         request, route = await self._read(target)
+        if route.cache is not None:
+            cached = Cached(self._house, self._client, facts, self._headers, route.cache)
+            if await cached.answers(request, hasty=self._hasty):
+                return
+            if cached.keeper is not None:
+                self._listeners.append(cached.keeper)
+            route = cached.shared(route)
         lane = await self._first_answer(request, target, route)
         del request  # it may be large, and the answer long
         attempt = lane.attempt
@@ -144,7 +165,14 @@ class Exchange:
         if timeouts is not route.timeouts:
             route, self._hasty = replace(route, timeouts=timeouts), True
         facts.route = route
+        check_carrier(client, route)
         await let_in(house, facts, target, route, request)
+        if route.memory is not None:
+            recall = house.memories.recall
+            facts.recall = recall(
+                route.memory, facts.caller, self._headers, request, facts.timeline.parsed
+            )
+            self._listeners += facts.recall.listeners
         return request, route
 
     async def _first_answer(self, request: ChatRequest, target: Target, route: Route) -> Lane:
@@ -163,9 +191,10 @@ class Exchange:
             wants_stream=request.stream,
             hasty=self._hasty,
             trace=facts.trace,
+            recall=facts.recall,
         )
         pursuit: Pursuit | Seat
-        if route.share and request.stream:
+        if (route.share and request.stream) or route.on_disconnect.action != "cancel":
             pursuit = self._take_seat(route, request, asked)
         else:
             pursuit = facts.pursuit = Pursuit(self._house, route, request, asked)
@@ -181,7 +210,7 @@ class Exchange:
     def _take_seat(self, route: Route, request: ChatRequest, asked: Asked) -> Seat:
         """An identical request may be under way: then its answer is this one's too."""
         facts = self._facts
-        seat = self._seat = board(self._house, route, request, asked, facts.timeline)
+        seat = self._seat = board(self._house, self._client, facts, route, request, asked)
         facts.pursuit, facts.shared = seat.pursuit, not seat.is_first
         return seat
 
@@ -227,11 +256,14 @@ class Exchange:
         facts = self._facts
         facts.status = 200
         facts.timeline.committed = self._house.clock()
-        return reply.added(facts, stream=True)
+        ours = reply.added(facts, stream=True)
+        return ours if self._seat is None else [*ours, *self._seat.told()]
 
     def _writer(self, route: Route) -> Callable[[list[bytes], bool], None]:
         """Where the events go; with `emit_metadata` between two comments of our own."""
         write: Callable[[list[bytes], bool], None] = self._client.write
+        if self._seat is not None:
+            write = self._seat.writer(write, self._headers)
         if route.stream.emit_metadata:
             write = reply.annotated(write, self._facts, self._marks)
         return heard(write, self._listeners) if self._listeners else write
@@ -245,7 +277,7 @@ class Exchange:
 
     async def _folded(self, lane: Lane, attempt: Attempt) -> None:
         """A stream for a client that wants it whole: nothing is sent before the end."""
-        facts, pipe = self._facts, attempt.pipe
+        client, facts, pipe = self._client, self._facts, attempt.pipe
         assert pipe is not None
         assert attempt.head is not None
         facts.stage = "streaming"
@@ -258,7 +290,10 @@ class Exchange:
             if fold.size > LARGEST_ANSWER:
                 attempt.fail(AnswerTooLarge("the upstream's answer is over the limit"))
 
-        error = await attempt.stream_into(take, None)
+        if self._seat is None:
+            error = await attempt.stream_into(take, None)
+        else:
+            error = await self._seat.reader.stream_into(take, client)
         facts.usage, facts.finish_reason = pipe.usage, pipe.finish_reason
         headers = policy.to_client(attempt.head.headers, stream=True)
         if fold.error is not None:
@@ -274,50 +309,6 @@ class Exchange:
         said = policy.said_anew(headers, as_json=True)
         reply.answer(self._client, facts, 200, said, fold.answer())
 
-    # --- everything else -------------------------------------------------------------------
-
-    async def _pass(self, target: Target) -> None:
-        house, facts = self._house, self._facts
-        facts.timeline.parsed = house.clock()
-        lower = _lower(self._headers)
-        assert facts.caller is not None
-        route = facts.route = house.router.plan(
-            None, target, lower, house.wall(), facts.caller.key_name
-        )
-        await let_in(house, facts, target, route, None)
-        candidate = facts.passed_to = route.candidates[0]
-        facts.stage = "connecting"
-        await passthrough(
-            self._client,
-            house.upstreams[candidate.endpoint.name],
-            house.outgoing(
-                target,
-                candidate.endpoint,
-                self._client.method,
-                self._headers,
-                b"",
-                request_id=facts.id,
-                key=house.knowledge.secret(candidate, None),
-                trace=facts.join(),
-            ),
-            head=self._passed_head,
-            mask=house.knowledge.mask(candidate.endpoint),
-            total=route.timeouts.total,
-        )
-        facts.outcome = "completed"
-        facts.stage = "done"
-
-    def _passed_head(self, answer: Answer) -> Headers:
-        facts, timeline = self._facts, self._facts.timeline
-        facts.passed = answer
-        timeline.sent = answer.sent
-        timeline.headers = timeline.committed = self._house.clock()
-        facts.status = answer.head.status
-        facts.stage = "streaming"
-        ours = reply.added(facts, stream=False)
-        theirs = policy.to_client(answer.head.headers, stream=False)
-        return [*reply.passed(facts, theirs), *ours]
-
     def peek(self) -> Running:
         """How far it has come."""
         return self._facts.peek()
@@ -331,8 +322,37 @@ class Exchange:
             self._seat.interrupt(error)
         elif self._facts.pursuit is not None:
             self._facts.pursuit.interrupt(error)
+        elif self._facts.on_interrupt is not None:
+            self._facts.on_interrupt(error)
+
+    def _goes_on(self) -> bool:
+        """Whether the client left and its answer goes on without: its flight ends this then."""
+        facts, seat = self._facts, self._seat
+        if seat is None or self._interrupted is not None or facts.outcome != ClientGone.code:
+            return False
+        if not seat.go_on(self._landed):
+            return False
+        facts.stage = facts.reached
+        self._tell_listeners()
+        return True
+
+    def _landed(self, became: str) -> None:
+        self._facts.left = became
+        self._finish()
+
+    def _tell_listeners(self) -> None:
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener.ended(self._facts.outcome == "completed")
 
     def _finish(self) -> None:
+        try:
+            self._settle()
+        finally:
+            if self.on_over is not None:
+                self.on_over()
+
+    def _settle(self) -> None:
         facts, pursuit = self._facts, self._facts.pursuit
         if pursuit is not None:
             self._give_back(pursuit)
@@ -341,14 +361,17 @@ class Exchange:
                 if lane.attempt.timeline is not facts.timeline:  # shared, or without an answer
                     self._adopt(lane.attempt)
                 pipe = lane.attempt.pipe
-                if pipe is not None and facts.usage is None:
-                    facts.usage, facts.finish_reason = pipe.usage, pipe.finish_reason
-        if self._interrupted is not None and facts.outcome == ClientGone.code:
-            facts.outcome = self._interrupted  # cancelled, but not by the client
+                said = lane.answer if pipe is None else pipe
+                if said is not None and facts.usage is None:
+                    facts.usage, facts.finish_reason = said.usage, said.finish_reason
+        if facts.outcome == ClientGone.code and facts.left is None:
+            if self._interrupted is not None:
+                facts.outcome = self._interrupted  # cancelled, but not by the client
+            elif self._seat is not None:
+                facts.left = self._seat.became
         if facts.share is not None:
             self._house.allowances.settle(facts.share, facts.spent(self._client))
-        for listener in self._listeners:
-            listener.ended(facts.outcome == "completed")
+        self._tell_listeners()
         facts.timeline.finished = self._house.clock()
         self._house.finish(facts.record(self._client))
 

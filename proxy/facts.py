@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from proxy.allowance import Share
 from proxy.core.flow.timeline import Timeline
@@ -17,11 +17,14 @@ from proxy.core.wire import headers as policy
 from proxy.core.wire.dialect import Dialect
 from proxy.core.wire.target import Kind, Target
 from proxy.core.wire.trace import Trace
-from proxy.errors import ClientGone
+from proxy.errors import ClientGone, ProxyError
+from proxy.memory.recall import Recall
 from proxy.net.attempt import Attempt
 from proxy.net.halves import Client
 from proxy.net.passthrough import Answer
 from proxy.pursuit import Pursuit
+
+_PASSED: Final = (Kind.PASSTHROUGH, Kind.SOCKET)
 
 
 class Running(NamedTuple):
@@ -76,8 +79,20 @@ class Facts:
     """Until something else is known: cancelled from outside means that the client left."""
     heartbeats: int = 0
     """Comments written while the answer was silent."""
+    left: str | None = None
+    """What became of the answer after its client left: see `Record.left`."""
     shared: bool = False
     """It found the flight of an identical request under way, and has its answer."""
+    on_interrupt: Callable[[ProxyError], None] | None = None
+    """How what is neither pursued nor shared is ended, when the proxy stops."""
+    recall: Recall | None = None
+    """None where its route remembers nothing."""
+    cache: str | None = None
+    """`hit`, `miss` or `bypass`; None where its route caches nothing, or was not asked yet."""
+    cached_model: str | None = None
+    """That was asked for the answer which is told again."""
+    cache_age: int | None = None
+    """Seconds since that came."""
     accounts: bool = True
     """Its record tells of the attempts and of what they cost: one of those who share does."""
 
@@ -143,7 +158,7 @@ class Facts:
         target, served, pursuit, route = self.target, self.served_by, self.pursuit, self.route
         accounts = self.accounts
         attempts = pursuit.records() if pursuit is not None and accounts else []
-        if target is not None and target.kind is Kind.PASSTHROUGH and served is not None:
+        if target is not None and target.kind in _PASSED and served is not None:
             attempts.append(self._passed_record(served))
         return Record(
             request_id=self.id,
@@ -153,7 +168,7 @@ class Facts:
             path=client.raw_path.partition("?")[0],
             route="none" if route is None else route.name,
             requested_model=self.model,
-            served_model=None if served is None else served.model or None,
+            served_model=self.cached_model if served is None else served.model or None,
             endpoint=None if served is None else served.endpoint.name,
             stream=self.stream,
             status=self.status,
@@ -176,6 +191,10 @@ class Facts:
             predicted=None if pursuit is None or not accounts else pursuit.chosen.predicted,
             decisions=() if pursuit is None or not accounts else pursuit.decisions,
             shared=self.shared,
+            carrier=client.carrier,
+            left=self.left,
+            memory=None if self.recall is None else self.recall.remembered,
+            cache=self.cache,
             span=None if self.trace is None else self.trace.ids,
             answer_span=self._answer_span(),
         )

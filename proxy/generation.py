@@ -12,15 +12,15 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
 from proxy.allowance import Allowances
-from proxy.config import Config, ConfigError, Problem, bundled
+from proxy.config import Cache, Config, ConfigError, Problem, Responses, bundled
 from proxy.core.policy import capability
 from proxy.core.policy.capability import Capabilities
 from proxy.core.policy.route import Router, models_body, served_models
@@ -30,10 +30,14 @@ from proxy.core.wire.glm import GLM
 from proxy.gate import Gate
 from proxy.house import House
 from proxy.knowledge import Knowledge
+from proxy.memory.memories import Memories
 from proxy.net.admission import Admission
+from proxy.net.halves import Client
+from proxy.net.keeping import Keeper
 from proxy.observe.app_log import LOGGER
 from proxy.pools import Kept, Pools
-from proxy.state.home import Home, Registry
+from proxy.state.home import Home, Registry, StateError
+from proxy.store.open import Stores
 from proxy.telling import Telling
 
 log = logging.getLogger(LOGGER)
@@ -60,12 +64,11 @@ class Generation:
         self._is_replaced = False
         pools.take(upstreams.values())
 
-    def __enter__(self) -> House:
+    def begin(self) -> None:
         """An exchange begins."""
         self._users += 1
-        return self.house
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
         """It is over."""
         self._users -= 1
         self._end()
@@ -74,6 +77,8 @@ class Generation:
         """Begin to warm what is cold."""
         for kept in self.upstreams.values():
             await kept.upstream.pool.start()
+        house = self.house
+        house.memories.warm(rule.memory.store for rule in house.config.routes if rule.memory)
 
     def replaced(self, by: Generation) -> None:
         """No exchange begins here any more."""
@@ -93,8 +98,15 @@ class Generation:
 class Builder:
     """Makes the generations of one process. What all of them share is here."""
 
-    def __init__(self, home: Home, telling: Telling) -> None:
+    def __init__(
+        self, home: Home, telling: Telling, serve: Callable[[Client], Awaitable[None]]
+    ) -> None:
+        """`serve` lives one exchange."""
+        self._serve = serve
         self.pools = Pools(telling.observer)
+        self.keeper = Keeper(telling.process, telling.relay_of)
+        self.answers = Stores(telling.answers)
+        self.memories = Memories(telling.memory)
         self._home = home
         self._telling = telling
         self._registry: Registry | None = None
@@ -123,13 +135,27 @@ class Builder:
             upstreams = self.pools.prepare(config)
         except ConfigError as error:
             problems.extend(error.problems)
+        problems.extend(self._prepare_answers(config))
         if problems:
             raise ConfigError("settings", problems)
         return Materials(config, capabilities, upstreams)
 
+    def _prepare_answers(self, config: Config) -> Iterator[Problem]:
+        """The stores that routes name are known from now on."""
+        for index, rule in enumerate(config.routes):
+            for name in ("cache", "responses"):
+                part: Cache | Responses | None = getattr(rule, name)
+                if part is None or part.store is None:
+                    continue
+                try:
+                    self.answers.prepare(part.store)
+                except StateError as error:
+                    yield Problem(f"routes.{index}.{name}.store", str(error))
+
     def make(self, materials: Materials, before: Generation | None) -> Generation:
         """`before` is in use now, and goes on as it is; what is known there is taken over."""
         config, capabilities, kept = materials
+        self.keeper.use(config.keep)
         upstreams = {name: one.upstream for name, one in kept.items()}
         telling = self._telling
         knowledge = Knowledge(
@@ -154,9 +180,14 @@ class Builder:
             wall=time.time,
             roll=random.random,
             flights={},
+            keeper=self.keeper,
+            memories=self.memories,
+            fetches={},
+            answers=self.answers,
             new_id=self._new_id,
             finish=telling.finish,
             broke=lambda request_id: log.exception("exchange %s broke", request_id),
+            serve=self._serve,
             tracer=telling.tracer,
         )
         if self._registry is not None:
@@ -193,5 +224,14 @@ def _fingerprint(key: str) -> str:
 
 
 def _capabilities(models_file: Path | None) -> Capabilities:
-    path = models_file or bundled("models.yaml")
+    return _bundled_capabilities() if models_file is None else _read_capabilities(models_file)
+
+
+@cache
+def _bundled_capabilities() -> Capabilities:
+    """Read once: 30 ms of the processor, and the file is part of the program."""
+    return _read_capabilities(bundled("models.yaml"))
+
+
+def _read_capabilities(path: Path) -> Capabilities:
     return capability.load(yaml.safe_load(path.read_text(encoding="utf-8")))

@@ -11,9 +11,18 @@ from typing import Final
 
 from proxy.core.wire.target import Kind, Target
 from proxy.facts import Facts
+from proxy.forgetting import forget
 from proxy.house import House
 from proxy.net.halves import Client
+from proxy.responding.serving import told
+from proxy.resuming import resume
+from proxy.sockets import entrance
 
 Handler = Callable[[House, Client, Facts, Target], Awaitable[None]]
 
-HANDLERS: Final[Mapping[Kind, Handler]] = {}
+HANDLERS: Final[Mapping[Kind, Handler]] = {
+    Kind.MEMORY: forget,
+    Kind.RESPONSES: told,
+    Kind.SOCKET: entrance.serve,
+    Kind.STREAMS: resume,
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,8 +18,12 @@ from proxy.core.wire.trace import Tracer
 from proxy.errors import InternalError
 from proxy.gate import Gate
 from proxy.knowledge import Knowledge
+from proxy.memory.memories import Memories
 from proxy.net.admission import Admission
+from proxy.net.halves import Client
+from proxy.net.keeping import Keeper
 from proxy.net.upstream import Outgoing, Upstream
+from proxy.store.open import Stores
 
 LARGEST_ANSWER = 64 * 1024 * 1024
 """Bytes of a whole answer, which is held until it is known to be whole."""
@@ -59,10 +63,21 @@ class House:
     new_id: Callable[[], str]
     flights: dict[Any, Any]
     """Answers that identical requests share now: see `proxy.flight`."""
+    keeper: Keeper
+    """Streams that can be fetched again."""
+    memories: Memories
+    """What routes with `memory` remember."""
+    fetches: dict[Any, Any]
+    """Questions that several ask at the same time: see `proxy.cache`."""
+    answers: Stores
+    """What routes with `cache` or `responses` keep."""
     finish: Callable[[Record], None]
     """Called once for each exchange, when it is over."""
     broke: Callable[[str], None]
     """Called, inside the `except`, with the id of an exchange that a defect of ours ended."""
+    serve: Callable[[Client], Awaitable[None]]
+    """Lives one more exchange, in the settings that are in use then, and counted like all others:
+    for a chat on a WebSocket."""
     tracer: Tracer | None
     """None when tracing is off: what a caller says of its trace is only passed on then."""
 

@@ -294,6 +294,8 @@ class Pursuit:
         """Send, and wait until there is something to say. Raises the attempt's error."""
         house, route, asked, candidate = self._house, self._route, self._asked, lane.candidate
         assert self._request is not None
+        if asked.recall is not None:
+            self._request = await asked.recall.into(self._request)
         rewritten = rewrite(
             self._request,
             candidate.model,

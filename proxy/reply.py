@@ -13,6 +13,7 @@ from proxy.core.flow.timeline import Timeline
 from proxy.core.policy.access import Reason
 from proxy.core.policy.retry import OVERLOADED_FOR, Reaction
 from proxy.core.record import overhead
+from proxy.core.wire import handshake
 from proxy.core.wire import headers as policy
 from proxy.core.wire.answers import error_body, error_message, masked
 from proxy.errors import (
@@ -22,6 +23,7 @@ from proxy.errors import (
     ProxyError,
     TryLater,
     Unauthorized,
+    UpgradeRequired,
     UpstreamSaid,
 )
 from proxy.facts import Facts
@@ -60,7 +62,8 @@ def fail(client: Client, facts: Facts, error: ProxyError) -> None:
     if isinstance(error, ClientGone):
         return
     if client.has_begun:
-        events = [facts.dialect.error_event(error)] if facts.pursuit is not None else []
+        is_chat = facts.pursuit is not None or facts.cache is not None
+        events = [facts.dialect.error_event(error)] if is_chat else []
         client.cut(events)
         return
     headers = [policy.JSON]
@@ -68,6 +71,8 @@ def fail(client: Client, facts: Facts, error: ProxyError) -> None:
         headers.append((policy.ALLOW, error.allow))
     if isinstance(error, Unauthorized):
         headers.append(policy.CHALLENGE)
+    if isinstance(error, UpgradeRequired):
+        headers += handshake.HERE
     wait = error.retry_after if isinstance(error, TryLater) else None
     body = facts.dialect.error_body(error)
     answer(client, facts, error.status, headers, body, failed=True, retry_after=wait)
@@ -151,10 +156,10 @@ def added(
     served, pursuit = facts.served_by, facts.pursuit
     headers = policy.added(
         request_id=facts.id,
-        model=served.model if served else None,
+        model=served.model if served else facts.cached_model,
         endpoint=served.endpoint.name if served else None,
         attempts=(pursuit.attempts or None) if pursuit else None,
-        timings=_timings(facts, facts.timeline),
+        timings=timings(facts, facts.timeline),
         stream=stream,
         should_retry=should_retry,
         retry_after=retry_after,
@@ -162,6 +167,12 @@ def added(
         reason=facts.reason if pursuit else None,
         changes=pursuit.changes if pursuit else (),
     )
+    if facts.recall is not None:
+        headers.append(facts.recall.header)
+    if facts.cache is not None:
+        headers.append(("x-glm-proxy-cache", facts.cache))
+    if facts.cache_age is not None:
+        headers.append(("age", str(facts.cache_age)))
     return [*headers, *facts.rate]
 
 
@@ -195,10 +206,10 @@ def annotated(
         "changes": pursuit.changes,
         "attempts": pursuit.attempts,
     }
-    return Annotated(write, decision, lambda: _timings(facts, timeline(), ended=True))
+    return Annotated(write, decision, lambda: timings(facts, timeline(), ended=True))
 
 
-def _timings(facts: Facts, t: Timeline, *, ended: bool = False) -> list[tuple[str, float]]:
+def timings(facts: Facts, t: Timeline, *, ended: bool = False) -> list[tuple[str, float]]:
     """What `server-timing` and the last comment of `emit_metadata` tell, in seconds: when each
     stage was reached since the request came, as far as it has been, and our overhead.
 

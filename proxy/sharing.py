@@ -41,6 +41,15 @@ class Sharing:
         )
         self._keeping: asyncio.Task[None] | None = None
 
+    @property
+    def process(self) -> str:
+        """The name by which the others find this one."""
+        return self._folder.id
+
+    def relay_of(self, process: str) -> Path:
+        """Where that process is asked for what it keeps; it need not be there."""
+        return self._folder.relay(process)
+
     async def start(self) -> None:
         """Be found by the others. Raises CannotShare."""
         self._folder.enter()

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy.config import Config, digest
@@ -20,17 +21,22 @@ from proxy.core.record import Record
 from proxy.core.wire.trace import Tracer
 from proxy.errors import ConnectFailed
 from proxy.house import House
+from proxy.memory.shelf import Observer as MemoryObserver
+from proxy.memory.shelf import Unobserved
 from proxy.net.admission import Admission
+from proxy.net.open_sockets import Sockets
 from proxy.net.pool import ConnectPhases
 from proxy.observe.access_log import AccessLog
 from proxy.observe.app_log import LOGGER
 from proxy.observe.exchanges import Exchanges
 from proxy.observe.labels import LabelNames
 from proxy.observe.metrics import Metrics
+from proxy.observe.sockets import Figures
 from proxy.observe.window import Window
 from proxy.sharing import Sharing
 from proxy.state.home import Home
 from proxy.status import figures_of
+from proxy.store.shelf import Observer
 
 if TYPE_CHECKING:  # its packages are an extra
     from proxy.observe.tracing import Tracing
@@ -69,6 +75,20 @@ class Telling:
         if self._sharing is not None:
             self._sharing.answer = lambda question: others(question.decode(errors="replace"))
 
+    @property
+    def process(self) -> str | None:
+        """The name by which other workers find this one; None: there are none."""
+        return None if self._sharing is None else self._sharing.process
+
+    @property
+    def own_relay(self) -> Path | None:
+        """Where other workers ask this one; None: there are none."""
+        return None if self._sharing is None else self.relay_of(self._sharing.process)
+
+    def relay_of(self, process: str) -> Path | None:
+        """Where the worker of that name is asked for what it keeps; None: there are no others."""
+        return None if self._sharing is None else self._sharing.relay_of(process)
+
     async def elsewhere(self, request_id: str) -> bytes | None:
         """What another worker says of an exchange."""
         if self._sharing is None:
@@ -79,6 +99,23 @@ class Telling:
         """Show how the home of state fares."""
         if self.metrics is not None:
             home.tell(self.metrics.observer(home.kind))
+
+    def watch_sockets(self, sockets: Sockets) -> None:
+        """Show the WebSockets of the data listener."""
+        if self.metrics is not None:
+            self.metrics.sockets.read = lambda: Figures(
+                len(sockets.open), *sockets.messages(), sockets.closed
+            )
+
+    @property
+    def memory(self) -> MemoryObserver:
+        """Is told how stores of memories fare."""
+        return Unobserved() if self.metrics is None else self.metrics.memory
+
+    @property
+    def answers(self) -> Observer | None:
+        """Is told how stores of answers fare."""
+        return None if self.metrics is None else self.metrics.answers
 
     def observer(self, endpoint: str) -> PoolObserver:
         """What is told of the connections to an endpoint."""
@@ -102,6 +139,7 @@ class Telling:
         if tracing is not None:
             metrics.watch_spans(lambda: tracing.dropped)
         metrics.watch_admission(partial(_admission_figures, house.admission))
+        metrics.leaving.read = lambda: (len(house.keeper.rings), house.keeper.size)
         metrics.watch_breakers(lambda: house.knowledge.breakers(time.monotonic()))
         metrics.watch_pools(
             {name: partial(figures_of, one.pool) for name, one in house.upstreams.items()}

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib
 import itertools
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
+import trustme
 import uvloop
 
 # Debian's package of each program a test may ask for.
@@ -39,11 +44,40 @@ def pytest_asyncio_loop_factories() -> Mapping[str, LoopFactory]:
     return {"uvloop": uvloop.new_event_loop}
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """All tests and modules are there: the collector need not look at them again each time.
+
+    Some tests collect on purpose, and it took them longer the more tests there were. Hypothesis
+    is loaded before: of a random source that is frozen it takes it that nobody refers to it.
+    """
+    importlib.import_module("hypothesis")
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _own_state(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """What commands keep in the user's state folder is of one test only."""
     folder = tmp_path_factory.getbasetemp() / f"state-{next(_homes)}"
     monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+
+
+@pytest.fixture(scope="session")
+def _nobodys_certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("authority") / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _few_root_certificates(monkeypatch: pytest.MonkeyPatch, _nobodys_certificate: Path) -> None:
+    """One authority that has certified nobody in the place of all that this machine trusts.
+
+    To read those takes 30 ms for each context, longer than most tests, and no test speaks to
+    anybody with a certificate of theirs.
+    """
+    monkeypatch.setenv("SSL_CERT_FILE", str(_nobodys_certificate))
+    monkeypatch.setenv("SSL_CERT_DIR", os.devnull)
 
 
 @pytest.fixture

@@ -22,28 +22,51 @@ MAY_IMPORT = {
     "observe": frozenset({"", "config", "core", "errors"}),
     "admin": frozenset({"", "config", "core", "errors", "observe", "state"}),
     "state": frozenset({"", "config", "core", "errors"}),
+    "store": frozenset({"config", "state"}),
+    "memory": frozenset({"config", "core", "net", "state"}),
     "gate": frozenset({"config", "core", "errors"}),
     "allowance": frozenset({"config", "core", "errors", "state"}),
     "knowledge": frozenset({"config", "core", "errors"}),
-    "house": frozenset({"allowance", "config", "core", "errors", "gate", "knowledge", "net"}),
+    "house": frozenset(
+        {"allowance", "config", "core", "errors", "gate", "knowledge", "memory", "net", "store"}
+    ),
     "lane": frozenset({"core", "errors", "net"}),
-    "asked": frozenset({"core", "net"}),
+    "asked": frozenset({"core", "memory", "net"}),
     "pursuit": frozenset({"asked", "core", "errors", "house", "knowledge", "lane", "net"}),
-    "facts": frozenset({"allowance", "core", "errors", "net", "pursuit"}),
+    "facts": frozenset({"allowance", "core", "errors", "memory", "net", "pursuit"}),
     "flight": frozenset(
         {
-            *("asked", "config", "core", "errors", "house", "knowledge", "lane", "net"),
-            "pursuit",
+            *("asked", "config", "core", "errors", "facts", "house", "knowledge", "lane"),
+            *("net", "pursuit"),
         }
     ),
     "reply": frozenset({"core", "errors", "facts", "house", "lane", "net"}),
     "listening": frozenset[str](),
-    "entry": frozenset({"core", "facts", "house"}),
-    "handlers": frozenset({"core", "facts", "house", "net"}),
+    "cache": frozenset({"config", "core", "errors", "facts", "house", "net", "reply"}),
+    "entry": frozenset({"core", "errors", "facts", "house", "net"}),
+    "sockets": frozenset(
+        {
+            *("config", "core", "entry", "errors", "facts", "house", "net", "reply"),
+            "responding",
+        }
+    ),
+    "responding": frozenset(
+        {"config", "core", "entry", "errors", "facts", "house", "net", "reply", "store"}
+    ),
+    "passing": frozenset({"core", "entry", "facts", "house", "net", "reply"}),
+    "resuming": frozenset({"core", "errors", "facts", "house", "net", "reply"}),
+    "forgetting": frozenset(
+        {"core", "entry", "errors", "facts", "house", "memory", "net", "reply"}
+    ),
+    "handlers": frozenset(
+        {
+            *("core", "facts", "forgetting", "house", "net", "responding", "resuming", "sockets"),
+        }
+    ),
     "exchange": frozenset(
         {
             *("", "asked", "core", "entry", "errors", "facts", "flight", "handlers", "house"),
-            *("lane", "listening", "net", "pursuit", "reply"),
+            *("cache", "lane", "listening", "net", "passing", "pursuit", "reply", "responding"),
         }
     ),
     "status": frozenset({"", "config", "core", "facts", "house", "net", "observe"}),
@@ -51,21 +74,30 @@ MAY_IMPORT = {
     "bench": frozenset({"", "core", "errors"}),
     "sharing": frozenset({"net", "observe"}),
     "telling": frozenset(
-        {"config", "core", "errors", "house", "net", "observe", "sharing", "state", "status"}
+        {
+            *("config", "core", "errors", "house", "net", "observe", "sharing", "state", "status"),
+            "store",
+            "memory",
+        }
     ),
     "pools": frozenset({"config", "net"}),
     "generation": frozenset(
         {
             *("allowance", "config", "core", "gate", "house", "knowledge", "net", "observe"),
-            *("pools", "state", "telling"),
+            *("pools", "state", "store", "telling"),
+            "memory",
         }
     ),
     "learning": frozenset({"core", "house", "state"}),
-    "desk": frozenset({"admin", "config", "generation", "net", "state", "status", "telling"}),
+    "desk": frozenset(
+        {
+            *("admin", "config", "forgetting", "generation", "net", "state", "status", "telling"),
+        }
+    ),
     "app": frozenset(
         {
-            *("admin", "config", "desk", "errors", "exchange", "generation", "house", "learning"),
-            *("net", "observe", "state", "status", "telling"),
+            *("admin", "config", "core", "desk", "errors", "exchange", "generation", "house"),
+            *("learning", "net", "observe", "state", "status", "telling"),
         }
     ),
     "workers": frozenset({"", "app", "config", "net", "observe", "state"}),

@@ -166,6 +166,8 @@ def _targets() -> Iterator[tuple[str, str, Kind]]:
     for prefix in table._PREFIXES:
         yield "POST", f"{prefix}/matrix", Kind.PASSTHROUGH
         yield "GET", f"{prefix}/matrix/x", Kind.PASSTHROUGH
+    for path in ("/v1/memory", "/v1/memory/matrix"):
+        yield "DELETE", path, Kind.MEMORY
 
 
 def _data_cases(keys: dict[str, Key], *, most: int) -> Iterator[Case]:
@@ -173,7 +175,7 @@ def _data_cases(keys: dict[str, Key], *, most: int) -> Iterator[Case]:
     for (method, path, kind), (who, key) in itertools.product(_targets(), keys.items()):
         for odd, used, spelt, named in _oddities(method, path, most):
             plain = spelt == path and used in table._ALLOWED[kind]
-            is_for = {Kind.CHAT: key.chats, Kind.PASSTHROUGH: key.passes, Kind.MODELS: True}[kind]
+            is_for = {Kind.CHAT: key.chats, Kind.PASSTHROUGH: key.passes}.get(kind, True)
             may = key.is_good and is_for and plain
             raw = _raw(used, spelt, named, key.lines, body)
             marker = f"x-client-request-id: {'may' if may else 'must-not'}".encode()
@@ -236,7 +238,14 @@ def _settings(upstream: ScriptedUpstream, folder: Path) -> dict[str, Any]:
     token = folder / "token"
     token.write_text(TOKEN)
     token.chmod(0o600)
-    return keyed(upstream, folder, admin={"port": 0, "token": f"file:{token}"})
+    remembering = {
+        "name": "remembering",
+        "match": {"model": ["none-of-these"]},
+        "candidates": [{"model": MODEL, "endpoint": "up"}],
+        "memory": {"store": "sqlite:memory.db"},
+    }
+    admin = {"port": 0, "token": f"file:{token}"}
+    return keyed(upstream, folder, admin=admin, routes=[remembering])
 
 
 # --- the admin listener ------------------------------------------------------------------------

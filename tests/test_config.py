@@ -90,7 +90,7 @@ def _setting_names(model: type[BaseModel]) -> set[str]:
     return set(model.model_fields).union(*(part.get("properties", {}) for part in described))
 
 
-@pytest.mark.parametrize("name", ["proxy.yaml", "fast.yaml", "demo.yaml"])
+@pytest.mark.parametrize("name", ["proxy.yaml", "fast.yaml", "demo.yaml", "conversations.yaml"])
 def test_every_bundled_file_loads_without_an_environment_and_without_a_warning(name: str) -> None:
     config = load(bundled(name), {})
     assert config.endpoints

@@ -253,13 +253,6 @@ def protocol(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(autouse=True)
-def _no_root_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading them for each proxy would take longer than most tests."""
-    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
-    monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")
-
-
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_a_failure_before_the_first_token_is_followed_by_the_next_candidate(
     tmp_path: Path, failure: str, protocol: str

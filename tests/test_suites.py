@@ -21,6 +21,7 @@ import pytest
 import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from click.testing import CliRunner
 
 from proxy.bench.measure import Sample
 from proxy.bench.plan import Ask, usual_headers
@@ -51,6 +52,7 @@ from proxy.bench.suite.tail import Found as TailFound
 from proxy.bench.suite.tail import phases
 from proxy.bench.suite.tail_figures import busiest, figures, median_apart, outage
 from proxy.bench.suite.tail_figures import goals as tail_goals
+from proxy.cli import group
 from proxy.cli.demo.children import NotRunning
 from proxy.cli.suite.machine import Busy, describe
 from proxy.cli.suite.stage import fast_settings, scaled, write
@@ -558,9 +560,9 @@ def test_lumosai_runs_to_its_end_and_shows_the_causes(tmp_path: Path) -> None:
         (("--suite", "tail", "--time-scale", "0"), "--time-scale"),
     ],
 )
-def test_wrong_arguments_end_with_2(tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:
-    done = bench(tmp_path, *arguments)
-    assert done.returncode == 2
+def test_wrong_arguments_end_with_2(arguments: tuple[str, ...], told: str) -> None:
+    done = CliRunner().invoke(group, ["bench", *arguments])
+    assert done.exit_code == 2
     assert told in done.stderr
 
 

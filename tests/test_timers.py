@@ -158,11 +158,7 @@ async def test_a_whole_answer_has_its_deadlines_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("by", ["settings", "route", "header"])
 @pytest.mark.parametrize("where", ["http", "https"])
-async def test_a_connection_has_its_deadline(
-    tmp_path: Path, by: str, where: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")  # reading them would take a while
-    monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")
+async def test_a_connection_has_its_deadline(tmp_path: Path, by: str, where: str) -> None:
     timeouts = {"connect": SHORT}
     settings: dict[str, Any] = {"attempts": {"retries": 0}}
     if by == "settings":

@@ -53,6 +53,8 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = MappingProxyType(
         ("POST", "/admin/keys"): Rule.ACT,
         ("DELETE", "/admin/keys/{id}"): Rule.ACT,
         ("POST", "/admin/keys/{id}/rotate"): Rule.ACT,
+        ("DELETE", "/admin/memory/{id}"): Rule.ACT,
+        ("DELETE", "/admin/cache"): Rule.ACT,
         ("POST", "/admin/reload"): Rule.ACT,
     }
 )

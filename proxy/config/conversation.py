@@ -90,6 +90,14 @@ class AnswerStore(State):
         return url
 
 
+class ResponseStore(AnswerStore):
+    """Where a route's responses are kept. What is not found is no miss but a refusal, so there is
+    more patience than with a cache."""
+
+    timeout: Seconds = 2.0
+    """Longest wait for an earlier response."""
+
+
 class Memory(Section):
     """What a conversation's earlier turns said, told to the model before the last user message."""
 
@@ -109,7 +117,7 @@ class Memory(Section):
 class Responses(Section):
     """The Responses API (`/v1/responses`), translated to chat completions and back."""
 
-    store: AnswerStore | None = None
+    store: ResponseStore | None = None
     """Where responses are kept, for `previous_response_id`. Without it they are known to the
     WebSocket that made them, as long as it is open."""
     retention: Span = 30 * 86400.0

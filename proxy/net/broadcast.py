@@ -23,39 +23,63 @@ _AT_ONCE = 1024 * 1024
 class Errand:
     """Work that goes on whoever of those waiting for it leaves. It must raise nothing."""
 
-    __slots__ = ("_task",)
+    __slots__ = ("_task", "_timer")
 
     def __init__(self, work: Coroutine[None, None, None]) -> None:
         self._task = asyncio.get_running_loop().create_task(work)
+        self._timer: asyncio.TimerHandle | None = None
 
     def cancel(self) -> None:
         self._task.cancel()
+
+    def limit(self, seconds: float, overdue: Callable[[], None]) -> None:
+        """Call `overdue` if the limit is not lifted within `seconds` from now."""
+        self.lift()
+        self._timer = asyncio.get_running_loop().call_later(seconds, overdue)
+
+    def lift(self) -> None:
+        """No limit any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class Broadcast:
     """The events of one stream so far, and its readers.
 
-    For the attempt it is a client that always keeps up: the stream is never held back.
+    For the attempt it is a client: one that always keeps up, or, if it `holds`, one that reads
+    while any of its readers does, or has none.
     """
 
     __slots__ = (
         "_begun",
         "_dropped",
+        "_holds",
         "_kept",
         "_limit",
         "_readers",
+        "_room",
         "_size",
         "_stall",
         "came",
         "ended",
         "error",
         "is_over",
+        "on_flow",
         "paused_since",
     )
 
-    def __init__(self, limit: int, stall: float) -> None:
-        """Keeps up to `limit` bytes. A reader that takes nothing for `stall` seconds is dropped."""
+    def __init__(
+        self, limit: int, stall: float, *, room: int | None = None, holds: bool = False
+    ) -> None:
+        """Keeps up to `limit` bytes for readers that lag behind, and `room` bytes (as many, if
+        None) for those that come late. A reader that takes nothing for `stall` seconds is dropped.
+        `holds`: while nobody reads who could, the stream is held back.
+        """
         self.paused_since: float | None = None
+        """When the stream was held back, on the monotonic clock; None while it is not."""
+        self.on_flow: Callable[[bool], None] | None = None
+        """Called with True when the stream is to be held back, with False when it may go on."""
         self.came: Timeline | None = None
         """The marks of the stream itself."""
         self.ended = False
@@ -64,6 +88,8 @@ class Broadcast:
         """Nothing more comes."""
         self.error: ProxyError | None = None
         self._limit = limit
+        self._room = limit if room is None else room
+        self._holds = holds
         self._stall = stall
         self._kept: list[bytes] = []
         self._dropped = 0
@@ -83,16 +109,31 @@ class Broadcast:
 
     # --- readers -----------------------------------------------------------------------------
 
-    def join(self, timeline: Timeline) -> Reader:
-        """One more reader; `timeline` gets the marks of what comes to it."""
-        reader = Reader(self, timeline, self._stall)
+    def join(self, timeline: Timeline, position: int = 0) -> Reader:
+        """One more reader, who has `position` events already, none of which is still to come and
+        the next of which is kept; `timeline` gets the marks of what comes to it."""
+        reader = Reader(self, timeline, self._stall, position)
         self._readers[reader] = None
+        self.steer()
         return reader
 
     def leave(self, reader: Reader) -> bool:
         """A reader is gone. Whether it was the last one; idempotent."""
         self._readers.pop(reader, None)
+        self.steer()
         return not self._readers
+
+    def steer(self) -> None:
+        """Hold the stream back, or let it go on, as its readers are now."""
+        if not self._holds or self.is_over:
+            return
+        reading = [reader for reader in self._readers if not reader.is_over]
+        held = bool(reading) and all(reader.is_paused for reader in reading)
+        if held is (self.paused_since is not None):
+            return
+        self.paused_since = time.monotonic() if held else None
+        if self.on_flow is not None:
+            self.on_flow(held)
 
     async def begun(self) -> None:
         """Wait until the stream begins, or is over without."""
@@ -125,19 +166,22 @@ class Broadcast:
         self.ended = last
         for reader in self._readers:
             reader.take(events, last)
-        if self._size > self._limit:
+        if self._size > self._room:
             self._make_room()
 
     def finish(self, error: ProxyError | None) -> None:
         """Nothing more comes; `error` says why the answer is not whole."""
         self.is_over = True
         self.error = error
+        self.on_flow = None
         self._begun.set()
         for reader in self._readers:
             reader.look_for_the_end()
 
     def has_taken(self, now: float) -> bool:
-        """It takes all, always."""
+        """It is not to be dropped: each of its readers is, by itself."""
+        if self.paused_since is not None:
+            self.paused_since = now
         return True
 
     def abort(self) -> None:
@@ -145,15 +189,29 @@ class Broadcast:
 
     # --- room --------------------------------------------------------------------------------
 
+    def relax(self) -> None:
+        """A reader has caught up: nothing need be kept for it any more."""
+        if self._size > self._room:
+            self._make_room()
+
     def _make_room(self) -> None:
-        """Forget what every reader has; readers that lag by more than the limit are dropped."""
-        while self._size > self._limit:
-            behind = [reader for reader in self._readers if not reader.is_over]
-            self._forget(min((reader.position for reader in behind), default=self.end))
-            if self._size > self._limit:
-                for reader in behind:
-                    if reader.position == self._dropped:
-                        reader.drop("the client read too slowly: too much is kept for it")
+        """Forget what every reader has; readers that lag by more than the limit are dropped, if it
+        is not that the stream is held back for them."""
+        self._forget_some(self._needed())
+        while self._size > self._limit and self.paused_since is None:
+            for reader in tuple(self._readers):
+                if reader.position == self._dropped and not reader.is_over:
+                    reader.drop("the client read too slowly: too much is kept for it")
+            self._forget_some(self._needed())
+
+    def _needed(self) -> int:
+        """The number of the first event that a reader still lacks."""
+        behind = (reader.position for reader in self._readers if not reader.is_over)
+        return min(behind, default=self.end)
+
+    def _forget_some(self, index: int) -> None:
+        """There is too much: forget of the events before number `index`."""
+        self._forget(index)
 
     def _forget(self, index: int) -> None:
         count = index - self._dropped
@@ -183,15 +241,17 @@ class Reader:
         "position",
     )
 
-    def __init__(self, broadcast: Broadcast, timeline: Timeline, stall: float) -> None:
-        self.position = 0
-        """The number of events written to it."""
+    def __init__(
+        self, broadcast: Broadcast, timeline: Timeline, stall: float, position: int = 0
+    ) -> None:
+        self.position = position
+        """The number of events written to it, or that it had when it joined."""
         self.is_over = False
         self.heartbeats = 0
         self._broadcast = broadcast
         self._timeline = timeline
         self._joined = timeline.parsed or timeline.received
-        self._counted = 0
+        self._counted = position
         self._has_end = False
         self._stall = stall
         self._timer: asyncio.TimerHandle | None = None
@@ -236,6 +296,12 @@ class Reader:
             self._timer = self._loop.call_later(self._stall, self._look)
         else:
             self._catch_up()
+        self._broadcast.steer()
+
+    @property
+    def is_paused(self) -> bool:
+        """Its client reads too slowly just now."""
+        return self._client is not None and self._client.paused_since is not None
 
     def stop(self, error: ProxyError) -> None:
         """End it for `error` where it is, if it is being streamed to and has not the whole."""
@@ -260,13 +326,13 @@ class Reader:
         self._has_end = last
         write(events, last)
 
-    def beat(self) -> None:
+    def beat(self, comments: list[bytes] = _HEARTBEATS) -> None:
         """A sign of life in a silence, for a client that has read everything else."""
         write, client = self._write, self._client
         if write is None or client is None or self.is_over or client.paused_since is not None:
             return
-        self.heartbeats += 1
-        write(_HEARTBEATS, False)
+        self.heartbeats += comments == _HEARTBEATS
+        write(comments, False)
 
     def look_for_the_end(self) -> None:
         """The broadcast is over: so is this, when its client was sent everything."""
@@ -295,6 +361,7 @@ class Reader:
         assert client is not None
         while self._is_behind and client.paused_since is None and not self.is_over:
             self._send()
+        self._broadcast.relax()
         if self._broadcast.is_over:
             self.look_for_the_end()
 
@@ -323,5 +390,6 @@ class Reader:
             return
         self.is_over = True
         self._result = error
+        self._broadcast.steer()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

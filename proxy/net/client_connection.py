@@ -13,6 +13,7 @@ from aiohttp.http_exceptions import LineTooLong
 from proxy.errors import BadHead, Crowded, HeadTooLarge, ProxyError
 from proxy.net.door import Door
 from proxy.net.reader_watch import ReaderWatch, arrived
+from proxy.net.websocket import Socket
 
 AGAIN: Final = 0.05
 """Seconds that are still waited for what may lie unread when its time is over: after a process was
@@ -36,7 +37,7 @@ class ClientConnection(web.RequestHandler):
 
     __slots__ = (
         *("_door", "_head_limit", "_head_received", "_head_timeout", "_head_timer"),
-        *("_inside", "_looks", "_reader", "on_flow"),
+        *("_inside", "_looks", "_reader", "_socket", "on_flow"),
     )
 
     def __init__(
@@ -59,6 +60,8 @@ class ClientConnection(web.RequestHandler):
             **kwargs,
         )
         self._reader = ReaderWatch(client_stall)
+        self._socket: Socket | None = None
+        """What the connection was given to."""
         self.on_flow: Callable[[bool], None] | None = None
         self._head_timeout = head_timeout
         self._head_timer: asyncio.TimerHandle | None = None
@@ -92,6 +95,8 @@ class ClientConnection(web.RequestHandler):
         transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self._socket is not None and self._socket.code is not None:
+            self._task_handler = None  # it has ended in order: its exchange is not cancelled
         super().connection_lost(exc)
         self._stop_head_timer()
         self._reader.stop()
@@ -173,7 +178,7 @@ class ClientConnection(web.RequestHandler):
         super().pause_writing()
         if self.on_flow is not None:
             self.on_flow(True)
-        else:
+        if self.on_flow is None or self._socket is not None:
             self._reader.start()
 
     def resume_writing(self) -> None:
@@ -195,6 +200,19 @@ class ClientConnection(web.RequestHandler):
         self._reader.stop()
         if self.writing_paused:
             on_flow(True)
+
+    @property
+    def is_upgrade(self) -> bool:
+        """The latest request ends HTTP here, if that is accepted: nothing was read behind it."""
+        return self._upgraded
+
+    def give_to(self, socket: Socket) -> None:
+        """What comes from now on is `socket`'s."""
+        self._socket = socket
+        self._reader.written = lambda: socket.bytes_out
+        self.on_flow = socket.flow
+        # aiohttp asks of a parser what its own, which is final, has.
+        self.set_parser(cast(Any, socket))
 
     def release(self) -> None:
         """Nobody watches the flow any more."""

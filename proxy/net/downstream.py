@@ -11,122 +11,33 @@ a cut never looks whole at the framing layer either.
 
 from __future__ import annotations
 
-import asyncio
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
-from proxy.config import Server
-from proxy.core.wire import head
-from proxy.errors import BadHead, ClientError, ClientGone
+from proxy.config import WebSocketLimits
+from proxy.core.wire import handshake, head
+from proxy.errors import BadHead, ClientError, ClientGone, Draining
 from proxy.net.body import RequestBody, too_large
 from proxy.net.client_connection import ClientConnection
-from proxy.net.door import Door, HardLimits, Store, limits_of
-from proxy.net.event_stream import EventStream
-from proxy.net.halves import Client, Headers
+from proxy.net.door import HardLimits, Store
+from proxy.net.event_stream import EventStream, Upgraded
+from proxy.net.halves import HTTP, Headers
+from proxy.net.open_sockets import Limits, Sockets
 from proxy.net.reader_watch import reset, unread
+from proxy.net.websocket import Socket
 
 _LAST_CHUNK = b"0\r\n\r\n"
-_LINGER = 2.0
-"""Seconds that the rest of a refused body is read for: a client that is still sending it would see
-a reset in place of its answer."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_GRACE = 2.0
-"""Seconds a connection without a request is kept by a server that stops: a client may have sent
-one before it could know. It is served, and told that the connection ends with it."""
-_LOOK = 0.05
-"""Seconds between two looks at the connections of a server that stops."""
-
-
-class DataServer(web.Server):
-    """The data listener's protocol factory; pass it to `loop.create_server`."""
-
-    def __init__(
-        self,
-        serve: Callable[[Client], Awaitable[None]],
-        *,
-        head_timeout: float,
-        keepalive_timeout: float,
-        client_stall: float = 60.0,
-        limits: HardLimits | None = None,
-        door: Door | None = None,
-    ) -> None:
-        """In seconds: for a request's head, for a connection without a request, and for a client
-        that reads nothing of what was written. `door`: who may be in; without one everybody."""
-        # handler_cancellation: without it a client that leaves while the upstream is silent is
-        # never noticed, and the upstream goes on generating what nobody will read.
-        super().__init__(
-            self._handle,
-            handler_cancellation=True,
-            access_log=None,
-            keepalive_timeout=keepalive_timeout,
-            auto_decompress=False,
-            lingering_time=_LINGER,
-        )
-        self._serve = serve
-        self._head_timeout = head_timeout
-        self._client_stall = client_stall
-        self._limits = limits or HardLimits()
-        self._store = Store(self._limits.bodies)
-        self._door = door or Door(sys.maxsize)
-        self._stopping = False
-
-    def __call__(self) -> web.RequestHandler:
-        return ClientConnection(
-            self,
-            loop=self._loop,
-            head_timeout=self._head_timeout,
-            client_stall=self._client_stall,
-            head_limit=self._limits.head,
-            head_lines=self._limits.head_lines,
-            door=self._door,
-            **self._kwargs,
-        )
-
-    def use(self, server: Server, client_stall: float) -> None:
-        """Other settings, for connections that come from now on."""
-        self._head_timeout = server.header_timeout
-        self._kwargs["keepalive_timeout"] = server.keepalive_timeout
-        self._client_stall = client_stall
-        self._limits = limits_of(server)
-        self._store.most = self._limits.bodies
-        self._door.use(server)
-
-    def pre_shutdown(self) -> None:
-        """Every answer that begins from now on is the last on its connection."""
-        self._stopping = True
-
-    async def emptied(self) -> None:
-        """Until no connection is left: one that serves nothing any more is closed, after a grace.
-
-        aiohttp's own `close` drops what a connection reads from then on.
-        """
-        began = self._loop.time()
-        while self._connections:
-            since = self._loop.time() - _GRACE
-            for connection in self.connections if since >= began else ():
-                if isinstance(connection, ClientConnection):
-                    connection.close_if_idle(since)
-            await asyncio.sleep(_LOOK)
-
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        client = HttpClient(request, self._limits, self._store, stopping=lambda: self._stopping)
-        try:
-            await self._serve(client)
-        finally:
-            client.release()
-        assert client.response is not None
-        if self._stopping and not client.response.prepared:
-            client.response.force_close()
-        return client.response
 
 
 class HttpClient:
     """One HTTP request of a client and the answer to it: a `proxy.net.halves.Client`."""
+
+    carrier: Final = HTTP
 
     __slots__ = (
         "_body",
@@ -136,7 +47,10 @@ class HttpClient:
         "_is_last",
         "_limits",
         "_request",
+        "_socket",
+        "_sockets",
         "_stopping",
+        "_store",
         "_taken_before",
         "_waits",
         "bytes_out",
@@ -152,10 +66,15 @@ class HttpClient:
         store: Store,
         *,
         stopping: Callable[[], bool],
+        sockets: Sockets,
     ) -> None:
-        """`stopping`: whether the answer has to be the last on its connection."""
+        """`stopping`: whether the answer has to be the last on its connection. `sockets`: where a
+        WebSocket is told of that this may become."""
         self._request = request
         self._stopping = stopping
+        self._sockets = sockets
+        self._socket: Socket | None = None
+        self._store = store
         self._limits = limits
         self._body = RequestBody(
             request.content, store, rate=limits.body_rate, grace=limits.body_grace
@@ -207,8 +126,8 @@ class HttpClient:
 
     @property
     def bytes_in(self) -> int:
-        """Of the body, as far as it was read."""
-        return self._body.received
+        """Of the body, as far as it was read; or of the WebSocket's frames."""
+        return self._body.received if self._socket is None else self._socket.bytes_in
 
     @property
     def fault(self) -> ClientError | None:
@@ -351,6 +270,32 @@ class HttpClient:
         transport = self._connection.transport
         if transport is not None:
             reset(transport)
+
+    def upgrade(self, headers: Headers, settings: WebSocketLimits) -> Socket:
+        """Answer 101 with these headers: from now on the connection is a WebSocket.
+
+        Raises ClientError, UpgradeRequired where it is not asked for rightly; Draining, ClientGone.
+        """
+        request, connection = self._request, self._connection
+        version = (request.version.major, request.version.minor)
+        accept = handshake.accept(version, self.headers(), has_body=self.has_body)
+        if not isinstance(connection, ClientConnection) or not connection.is_upgrade:
+            raise ClientError("the upgrade to a WebSocket cannot be understood; ask only for it")
+        if self._stopping():
+            raise Draining("the proxy is stopping; connect again")
+        if connection.transport is None:
+            raise ClientGone("the client left before the WebSocket was opened")
+        self.response = response = Upgraded(request)
+        connection.transport.write(response.upgraded(accept, headers))
+        limits = Limits(
+            settings.max_message,
+            settings.ping_interval,
+            settings.messages_per_minute,
+            settings.idle_timeout,
+        )
+        self._socket = Socket(connection, limits, self._sockets, self._store)
+        connection.give_to(self._socket)
+        return self._socket
 
     # --- back-pressure ---------------------------------------------------------------------
 

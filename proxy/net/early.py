@@ -47,10 +47,14 @@ class EarlyCommit:
     def _arm(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._interval, self._beat)
 
+    def commit(self) -> None:
+        """Send the head now, if it was not. No upstream has said its own yet."""
+        if not self._client.has_begun:
+            self._client.open([_EVENT_STREAM, *self._commit()])
+
     def _beat(self) -> None:
         client = self._client
-        if not client.has_begun:
-            client.open([_EVENT_STREAM, *self._commit()])  # no upstream has said its own yet
+        self.commit()
         if client.paused_since is None:  # one that does not read needs no more to read
             self.heartbeats += 1
             client.write([HEARTBEAT])

@@ -46,3 +46,21 @@ class EventStream(EventSourceResponse):
     def _req_is_http11(self) -> bool:
         assert self._req is not None
         return self._req.version >= HttpVersion11
+
+
+class Upgraded(EventStream):
+    """The last answer of a connection that becomes a WebSocket."""
+
+    def upgraded(self, accept: str, headers: Iterable[tuple[str, str]]) -> bytes:
+        """The head with which HTTP ends here (RFC 6455 §4.2.2)."""
+        self.force_close()
+        lines = [
+            "HTTP/1.1 101 Switching Protocols",
+            "Server: glm-proxy",
+            f"Date: {formatdate(usegmt=True)}",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Accept: {accept}",
+            *(f"{name}: {value}" for name, value in headers),
+        ]
+        return "\r\n".join([*lines, "", ""]).encode()

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, Protocol
 
+from proxy.config import WebSocketLimits
 from proxy.core.wire.sse import comment
 from proxy.errors import ClientError
+from proxy.net.websocket import Socket
 
 Headers = Sequence[tuple[str, str]]
 
+HTTP: Final = "http"
+WEBSOCKET: Final = "websocket"
+"""What carries a request: see `Client.carrier`."""
 HEARTBEAT: Final = comment(b"heartbeat")
 """What a silent stream says to its client."""
 
@@ -72,6 +77,10 @@ class Client(Writer, Protocol):
     def has_begun(self) -> bool:
         """Something of the answer was sent, or will be: the status is decided."""
 
+    @property
+    def carrier(self) -> str:
+        """What carries it: `http`, or `websocket` for a chat on one."""
+
     def headers(self) -> list[tuple[str, str]]:
         """The request's headers, in order, duplicates kept."""
 
@@ -102,3 +111,7 @@ class Client(Writer, Protocol):
 
     def cut(self, events: list[bytes]) -> None:
         """Tell the client, then end in a way that cannot be taken for a whole answer."""
+
+    def upgrade(self, headers: Headers, settings: WebSocketLimits) -> Socket:
+        """Become a WebSocket, with these headers on the answer that says so. Raises ClientError
+        where that was not asked for, or not rightly; Draining, ClientGone."""

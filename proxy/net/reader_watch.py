@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 import termios
+from collections.abc import Callable
 from typing import Final
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
@@ -53,10 +54,12 @@ def reset(transport: asyncio.Transport) -> None:
 class ReaderWatch:
     """While started, breaks `transport` when for `stall` seconds the client read nothing of it."""
 
-    __slots__ = ("_left", "_stall", "_timer", "transport")
+    __slots__ = ("_left", "_stall", "_timer", "transport", "written")
 
     def __init__(self, stall: float) -> None:
         self.transport: asyncio.Transport | None = None
+        self.written: Callable[[], int] = int
+        """Bytes that were ever written, where more may be while it is watched."""
         self._stall = stall
         self._left = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -67,7 +70,7 @@ class ReaderWatch:
         if self.transport is None:
             return
         if self.transport.get_write_buffer_size():
-            self._left = unread(self.transport)
+            self._left = self._unread()
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._stall, self._look)
 
@@ -77,9 +80,13 @@ class ReaderWatch:
             self._timer.cancel()
             self._timer = None
 
+    def _unread(self) -> int:
+        assert self.transport is not None
+        return unread(self.transport) - self.written()
+
     def _look(self) -> None:
         assert self.transport is not None
-        if unread(self.transport) >= self._left:
+        if self._unread() >= self._left:
             reset(self.transport)
         else:
             self.start()

@@ -19,6 +19,13 @@ JSON fields. All are always there; `null` is "not reached" or "not known". `_s` 
     predicted_s         first content that was expected of the candidate chosen first
     decisions           about attempts, in order: `retry_overload:1305`, `hedge_started`
     shared              it read the answer to an identical request in flight
+    cache               `hit`, `miss` or `bypass`; null: its route caches nothing
+    carrier             what carried it: `http`, or `websocket` for a chat on one
+    left                what became of the answer after its client left: drained, kept, gave_up;
+                        null: it was cancelled, or nobody left
+    memory              what memory did: used, late, none; null: the route remembers nothing
+    memory_items memory_tokens  what of it the model was told
+    memory_saved_s      how much later the first token would have been, had it been waited for
     stream              whether the answer was a stream
     status              what the client got; null: it left before
     outcome             completed, client_gone, upstream_failed or an error's code
@@ -65,7 +72,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from proxy.core.record import AttemptRecord, Record, Usage
+from proxy.core.record import AttemptRecord, Record, Remembered, Usage
 from proxy.observe.lines import ByteStream, LineWriter, timestamp
 from proxy.observe.objective import is_ordinary
 from proxy.observe.redact import (
@@ -161,6 +168,10 @@ def fields(record: Record, now: float, sample: float = 1.0) -> dict[str, Any]:
         "predicted_s": _seconds(record.predicted),
         "decisions": [decision(one) for one in record.decisions],
         "shared": record.shared,
+        "carrier": record.carrier,
+        "cache": record.cache,
+        "left": record.left,
+        **_memory(record.memory),
         "stream": record.stream,
         "status": record.status,
         "outcome": record.outcome,
@@ -206,6 +217,10 @@ def text_line(record: Record, now: float, sample: float = 1.0) -> bytes:
         record.endpoint,
         f"reason={record.reason}" if record.reason is not None else None,
         "shared" if record.shared else None,
+        None if record.carrier == "http" else record.carrier,
+        None if record.left is None else f"left={record.left}",
+        None if record.cache is None else f"cache={record.cache}",
+        None if record.memory is None else f"memory={record.memory.what}",
         _span("ttfb", record.ttfb),
         _span("ttft", record.ttft),
         _span("content", record.first_content),
@@ -227,6 +242,16 @@ def text_line(record: Record, now: float, sample: float = 1.0) -> bytes:
 def _roles(attempts: tuple[AttemptRecord, ...]) -> str:
     """`first,hedge*`: the attempts in order, a star at the one that answered."""
     return ",".join(f"{one.role}*" if one.won else one.role for one in attempts)
+
+
+def _memory(memory: Remembered | None) -> dict[str, Any]:
+    what, items, tokens, saved = (None, None, None, None) if memory is None else memory
+    return {
+        "memory": what,
+        "memory_items": items,
+        "memory_tokens": tokens,
+        "memory_saved_s": _seconds(saved),
+    }
 
 
 def _attempt(attempt: AttemptRecord) -> dict[str, Any]:

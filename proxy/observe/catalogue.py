@@ -25,6 +25,9 @@ MERGE: Mapping[str, Merge] = MappingProxyType(
         "glm_proxy_admission_in_flight": "sum",
         "glm_proxy_admission_limit": "sum",
         "glm_proxy_workers": "sum",
+        "glm_proxy_websockets": "sum",
+        "glm_proxy_kept_streams": "sum",
+        "glm_proxy_kept_bytes": "sum",
         "process_virtual_memory_bytes": "sum",
         "process_resident_memory_bytes": "sum",
         "process_open_fds": "sum",
@@ -36,6 +39,7 @@ MERGE: Mapping[str, Merge] = MappingProxyType(
         "glm_proxy_breaker_state": "max",
         "glm_proxy_config_last_reload_successful": "min",
         "glm_proxy_state_up": "min",
+        "glm_proxy_cache_stored_bytes": "max",
         "glm_proxy_certificate_expiry_timestamp_seconds": "min",
         # The oldest: a process that did not follow is seen.
         "glm_proxy_config_last_reload_success_timestamp_seconds": "min",

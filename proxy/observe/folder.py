@@ -5,6 +5,7 @@ Each process has files there, named by an id of its own:
     ID.lock   held (flock) as long as the process lives: what tells the living from the gone, as
               process numbers are given again
     ID.sock   where it tells its figures
+    ID.http   where it is asked for streams that it keeps
     ID.json   the figures it told last
 
 Who looks finds the gone and folds their figures into `gone.json`, so that neither counts nor
@@ -81,6 +82,15 @@ class Folder:
     def socket(self, one: str | None = None) -> Path:
         """Where the process with that id, or this one, tells its figures."""
         return self._path / f"{one or self._id}.sock"
+
+    @property
+    def id(self) -> str:
+        """This process's, 16 hex digits."""
+        return self._id
+
+    def relay(self, one: str) -> Path:
+        """Where the process with that id is asked for streams that it keeps."""
+        return self._path / f"{one}.http"
 
     def enter(self) -> None:
         """Be there from now on, for the others. Raises CannotShare."""
@@ -174,7 +184,7 @@ class Folder:
                 return past.families
         for one in ids:
             # The lock last: without it nobody would find the others.
-            for kind in ("sock", "json", "json.tmp", "lock"):
+            for kind in ("sock", "http", "json", "json.tmp", "lock"):
                 self._remove(f"{one}.{kind}")
         return past.families
 

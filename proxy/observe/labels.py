@@ -19,7 +19,7 @@ from proxy.errors import ConnectFailed, ProxyError
 OTHER = "other"
 NONE = "none"
 
-KINDS = frozenset({"chat", "models", "passthrough"})
+KINDS = frozenset({"chat", "memory", "models", "passthrough", "responses", "socket", "streams"})
 STAGES = frozenset(
     {
         *("reading", "routing", "admission", "connecting", "waiting", "pausing"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from proxy.observe import gauges, labels, stages, state
+from proxy.observe import cache, gauges, labels, leaving, memory, sockets, stages, state
 from proxy.observe.instruments import PROVIDER
 
 
@@ -25,7 +25,19 @@ class Label(NamedTuple):
 
 def legend() -> tuple[Label, ...]:
     """Every label, in the order of its name."""
-    return tuple(sorted((*_where(), *_how(), *_decided(), *_process(), *_gen_ai())))
+    return tuple(
+        sorted(
+            (
+                *_where(),
+                *_how(),
+                *_decided(),
+                *_remembered(),
+                *_process(),
+                *_websockets(),
+                *_gen_ai(),
+            )
+        )
+    )
 
 
 def label_of(known: Iterable[Label], metric: str, name: str) -> Label | None:
@@ -136,6 +148,25 @@ def _decided() -> tuple[Label, ...]:
             (*_sorted(labels.HEDGES), "lost", "won"),
             ("glm_proxy_hedges_total",),
         ),
+        Label(
+            "then",
+            "cancelled: the upstream was told at once; drained: it was read to its end; kept: it"
+            " could be fetched; gave_up: it was ended, since its time was over or room was needed.",
+            _sorted(leaving.BECAME),
+        ),
+        Label(
+            "result",
+            "unknown: there is no such stream (any more), or it is another caller's; forgotten: the"
+            " place to go on from is not kept any more.",
+            _sorted(leaving.RESULTS),
+            ("glm_proxy_streams_resumed_total",),
+        ),
+        Label(
+            "result",
+            "Whether a kept answer was told; bypass: the cache was not asked.",
+            _sorted(cache.RESULTS),
+            ("glm_proxy_cache_requests_total",),
+        ),
         Label("decision", "What followed the failure.", _sorted(labels.RETRIES)),
         Label(
             "state",
@@ -147,11 +178,49 @@ def _decided() -> tuple[Label, ...]:
     )
 
 
+def _remembered() -> tuple[Label, ...]:
+    return (
+        Label(
+            "result",
+            "used: the model was told something; late: what there is came too late for this turn;"
+            " none: there is nothing, or nobody can tell.",
+            _sorted(memory.RESULTS),
+            ("glm_proxy_memory_lookups_total",),
+        ),
+        Label(
+            "result",
+            "dropped: too much waited to be written, or the process stopped.",
+            _sorted(memory.WRITES),
+            ("glm_proxy_memory_writes_total",),
+        ),
+        Label(
+            "operation",
+            "What was asked of the store; skip: a search that was not made, since too many were"
+            " under way.",
+            _sorted(memory.FAILURES),
+            ("glm_proxy_memory_failures_total",),
+        ),
+        Label(
+            "operation",
+            "What the store did.",
+            _sorted(memory.OPERATIONS),
+            ("glm_proxy_memory_store_seconds",),
+        ),
+    )
+
+
 def _process() -> tuple[Label, ...]:
     return (
         Label("generation", "Of the garbage collector; 2 is the oldest.", ("0", "1", "2")),
         Label("log", "Which log.", ("access",)),
         Label("home", "Where keys, switches and counts are kept.", _sorted(state.HOMES)),
+        Label(
+            "operation",
+            "What was not done; damaged: a value that is not what was kept, dropped: too much"
+            " waited to be written.",
+            _sorted(cache.OPERATIONS),
+            ("glm_proxy_cache_failures_total",),
+        ),
         Label("operation", "What was asked of it.", _sorted(state.OPERATIONS)),
         Label(
             "result",
@@ -161,6 +230,18 @@ def _process() -> tuple[Label, ...]:
         ),
         Label("hash", "12 hexadecimal digits that differ when the settings do."),
         Label("version", "As `glm-proxy --version` says it."),
+    )
+
+
+def _websockets() -> tuple[Label, ...]:
+    return (
+        Label("direction", "Whose messages: received are the clients'.", sockets.DIRECTIONS),
+        Label(
+            "code",
+            "The close code; 1005: a Close without one, 1006: the connection ended without one.",
+            _sorted(sockets.CODES),
+            ("glm_proxy_websocket_closed_total",),
+        ),
     )
 
 

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 from proxy import __version__
 from proxy.core.record import AttemptRecord, Record, Usage
 from proxy.observe import labels
+from proxy.observe.cache import RESULTS, Cache
 from proxy.observe.decisions import Decisions
 from proxy.observe.gauges import Admission, Breakers, Stats, Watched
 from proxy.observe.instruments import (
@@ -36,8 +37,11 @@ from proxy.observe.instruments import (
     build,
 )
 from proxy.observe.labels import LabelNames, Labels, Succession, known
+from proxy.observe.leaving import Leaving
+from proxy.observe.memory import Memory
 from proxy.observe.process import Process
 from proxy.observe.series import Counters, Whose, instruments
+from proxy.observe.sockets import Sockets
 from proxy.observe.stages import stages
 from proxy.observe.state import HomeObserver, State
 from proxy.observe.streams import Streams
@@ -85,16 +89,26 @@ class Metrics:
         self._refusals = Refusals(registry)
         self._upstream = Upstream(registry)
         self._state = State(registry)
+        self.answers = Cache(registry)
+        """Is told how stores of answers fare."""
+        self.memory = Memory(registry)
+        """Is told how stores of memories fare."""
+        self.leaving = Leaving(registry)
+        """Is given what tells of the kept streams."""
         self._decisions = Decisions(registry, names)
         self.process = Process(registry, now)
         rooms = (self._gen_ai, self._spans, self._streams, self._upstream, self._decisions)
         self._instruments = [one for room in (*rooms, self._counts) for one in instruments(room)]
-        self._instruments += instruments(self._state)
+        self._instruments += [*instruments(self._state), *instruments(self.answers)]
+        self._instruments += [*instruments(self.memory), *instruments(self.leaving)]
         self._histograms = [one for one in self._instruments if not isinstance(one, Counters)]
         self._watched = Watched(names)
         self._places = build(registry, __version__)
         self._places.show(names.endpoints, names.regions)
         registry.register(self._watched)
+        self.sockets = Sockets()
+        """Is given what tells of the WebSockets."""
+        registry.register(self.sockets)
         # For the whole process: creation times are one more series for each child.
         disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -120,6 +134,8 @@ class Metrics:
     def settle(self) -> None:
         """Read and count what waits for it: on the loop, before `collect`."""
         self._watched.look()
+        self.sockets.settle()
+        self.leaving.settle()
         self.process.settle()
         for histogram in self._histograms:
             histogram.settle()
@@ -154,6 +170,11 @@ class Metrics:
         for attempt in record.attempts:
             self._attempt(attempt, record)
         self._decisions.finish(record, of)
+        self.leaving.finish(record, of.route, outcome)
+        if record.memory is not None:
+            self.memory.finish(of.route, record.memory)
+        if record.cache is not None:
+            self.answers.requests.add((of.route, known(record.cache, RESULTS)))
         if record.kind == "chat":
             self._chat(record, of, outcome, whose)
             self._streams.finish(record, of, outcome)

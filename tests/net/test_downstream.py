@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy.net.downstream import DataServer
+from proxy.net.data_server import DataServer
 from proxy.net.halves import Client
 
 SHORT = 0.1

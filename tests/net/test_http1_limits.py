@@ -11,8 +11,8 @@ from typing import Any, Final
 import pytest
 
 from proxy.errors import ProxyError
+from proxy.net.data_server import DataServer
 from proxy.net.door import Door, HardLimits
-from proxy.net.downstream import DataServer
 from proxy.net.halves import Client
 
 GUARD: Final = 5.0

@@ -25,7 +25,7 @@ COUNTS = {
         "workers_silent",
     ),
     *("admission_waiting", "admission_in_flight", "admission_limit", "admission_resting_keys"),
-    *("open_fds", "max_fds"),
+    *("open_fds", "max_fds", "websockets", "kept_streams"),
 }
 
 

@@ -21,6 +21,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--disable-default-apps",
+    "--disable-features=BackForwardCache",  # a page that was left does not go on beside the next
     "--no-proxy-server",
     "--lang=en-US",
 )

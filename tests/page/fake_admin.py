@@ -136,7 +136,7 @@ class FakeAdmin:
         app.router.add_delete("/admin/models/{model:[^/]+}", self._delete_models)
         app.router.add_delete("/admin/models", self._delete_models)
         app.on_response_prepare.append(_harden)
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from proxy.app import App
+from proxy.core.policy import retry
 from proxy.simulator import Simulator, SimulatorSettings
 from tests.fakes.running import running
 
@@ -95,15 +95,17 @@ async def paired(folder: Path, protocol: str, **more: Any) -> AsyncIterator[Pair
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SDKs read keys and proxies from the environment; in these tests they find none.
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it tells an error the proxy has asked again, and again; how long it pauses in between
+    is tested elsewhere, and would be most of the time here."""
+    monkeypatch.setattr(retry, "FIRST_BACKOFF", 0.005)
+    monkeypatch.setattr(retry, "LONGEST_BACKOFF", 0.01)
 
-    Nor are there root certificates: nobody is trusted but the simulator's own authority, and
-    reading them for each proxy would take longer than most tests.
-    """
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SDKs read keys and proxies from the environment; in these tests they find none."""
     for name in ("OPENAI", "ANTHROPIC", "ZAI", "HTTP", "HTTPS", "ALL"):
         for tail in ("API_KEY", "AUTH_TOKEN", "BASE_URL", "PROXY"):
             monkeypatch.delenv(f"{name}_{tail}", raising=False)
             monkeypatch.delenv(f"{name}_{tail}".lower(), raising=False)
-    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
-    monkeypatch.setenv("SSL_CERT_DIR", os.devnull)

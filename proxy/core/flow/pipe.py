@@ -14,8 +14,8 @@ from proxy.core.flow.chunking import Chunking
 from proxy.core.flow.timeline import Timeline
 from proxy.core.record import Usage
 from proxy.core.wire.answers import heard_error
-from proxy.core.wire.dialect import COMMENT, PING, Dialect, Kind, Meaning, newer_usage
-from proxy.core.wire.sse import Decoder, Event, frame
+from proxy.core.wire.dialect import COMMENT, NOT_JSON, PING, Dialect, Kind, Meaning, newer_usage
+from proxy.core.wire.sse import Decoder, Event, NotJson, frame
 from proxy.errors import GluedStream
 
 _GAVE_UP: Final = ("network_error", "abort")
@@ -150,6 +150,8 @@ class Pipe:
                     break
                 count += 1
                 own = self._known(event.data)
+                if meaning is NOT_JSON:
+                    event = event._replace(raw=NotJson(event.raw))
                 if meaning is not noted:
                     noted = self._note(meaning, now)
                     if meaning.kind is Kind.ERROR:

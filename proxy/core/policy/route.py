@@ -122,6 +122,16 @@ class Router:
         to = self.switches.target(request.model, now)
         return rule.of_model(request.model, to)
 
+    def opens(
+        self, target: Target, headers: Mapping[str, str], key: str | None = None
+    ) -> Route | None:
+        """A route that allows a WebSocket for some of what may be asked on it; None: there is none.
+        Each chat on it is planned by itself."""
+        for rule in self._rules:
+            if rule.passed.websocket and rule.may_match(target, headers, key):
+                return rule.passed
+        return None
+
     def usual(self, model: str, now: float, key: str | None = None) -> Route:
         """The route of a plain chat request for `model`: a short stream, without headers."""
         return self.plan(ChatRequest(b"", {}, "openai", model, stream=True), _CHAT, {}, now, key)
@@ -175,9 +185,13 @@ class _Rule:
         headers: Mapping[str, str],
         key: str | None,
     ) -> bool:
-        if self._key is not None and (key is None or not self._key.match(key)):
-            return False
         if self._of_chat and (request is None or not self._matches_chat(request)):
+            return False
+        return self.may_match(target, headers, key)
+
+    def may_match(self, target: Target, headers: Mapping[str, str], key: str | None) -> bool:
+        """Whether it would match with the right body."""
+        if self._key is not None and (key is None or not self._key.match(key)):
             return False
         if not self._path.match(target.path):
             return False

@@ -103,7 +103,7 @@ class Glm(Dialect):
         value = parse(body)
         if value.get("error") or ("choices" not in value and is_failed_envelope(value)):
             return Answer(failed=True, code=code_of(value))
-        return Answer(finish_reason=_finish_reason(value), usage=_usage(value))
+        return Answer(finish_reason=_finish_reason(value), usage=usage_of(value))
 
     def error_body(self, error: ProxyError) -> bytes:
         return error.openai_body()
@@ -127,7 +127,7 @@ def _read_object(value: dict[str, object]) -> Meaning:
         return Meaning(Kind.ERROR, code=code_of(value))
     kind = max((_kind(choice.get("delta")) for choice in _choices(value)), default=Kind.OTHER)
     reason = _finish_reason(value)
-    usage = _usage(value)
+    usage = usage_of(value)
     if kind is Kind.OTHER:
         if reason:
             kind = Kind.FINISH
@@ -178,7 +178,8 @@ def _finish_reason(value: dict[str, object]) -> str | None:
     return next((reason for reason in reasons if reason), None)
 
 
-def _usage(value: dict[str, object]) -> Usage | None:
+def usage_of(value: dict[str, object]) -> Usage | None:
+    """The tokens that a chunk or a whole answer tells, if it does."""
     said = object_of(value.get("usage"))
     if not said:
         return None

@@ -49,6 +49,9 @@ def _value(depth: int) -> bytes:
 
 _ONE: Final = re.compile(rb"\s*+(%b)\s*+:\s*+(%b)\s*+[,}]" % (_STRING, _value(MAX_DEPTH)))
 
+_BEGUN: Final = re.compile(rb"\s*+%b\s*+:\s*+\[" % _STRING)
+_ELEMENT: Final = re.compile(rb"\s*+(%b)\s*+[,\]]" % _value(MAX_DEPTH))
+
 
 @cache
 def _all(depth: int) -> re.Pattern[bytes]:
@@ -81,6 +84,28 @@ def members(body: bytes) -> list[Member]:
         found.append(Member(member.start(1), *member.span(2)))
         position = member.end()
     return found
+
+
+def elements(body: bytes, member: int) -> list[tuple[int, int]]:
+    """Where the elements of an array begin and end, in order: of the one that is the member number
+    `member`, from 0, of the object `body`."""
+    plain = _without_escaped_quotes(body)
+    position = plain.index(b"{") + 1
+    for _ in range(member):
+        position = _stepped(_ONE, plain, position)
+    position = _stepped(_BEGUN, plain, position)
+    found: list[tuple[int, int]] = []
+    while (element := _ELEMENT.match(plain, position)) is not None:
+        found.append(element.span(1))
+        position = element.end()
+    return found
+
+
+def _stepped(pattern: re.Pattern[bytes], plain: bytes, position: int) -> int:
+    """Behind what is there for certain, since `count` has seen it."""
+    found = pattern.match(plain, position)
+    assert found is not None
+    return found.end()
 
 
 def _without_escaped_quotes(body: bytes) -> bytes:

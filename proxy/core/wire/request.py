@@ -53,6 +53,23 @@ def parse(body: bytes, *, dialect: str, depth: int = MAX_DEPTH) -> ChatRequest:
 
     Raises ClientError and nothing else, whatever the bytes are.
     """
+    fields = read_object(body, depth)
+    model = model_of(fields)
+    _check_messages(fields)
+    return ChatRequest(
+        body=body,
+        fields=fields,
+        dialect=dialect,
+        model=model,
+        stream=stream_of(fields),
+    )
+
+
+def read_object(body: bytes, depth: int = MAX_DEPTH) -> dict[str, Any]:
+    """The JSON object `body`, which two parsers cannot read differently and none chokes on.
+
+    Raises ClientError.
+    """
     if has_more_values(body, MOST_VALUES):
         raise ClientError(f"the body has more than {MOST_VALUES} values; send fewer")
     fields = _object(body)
@@ -61,15 +78,7 @@ def parse(body: bytes, *, dialect: str, depth: int = MAX_DEPTH) -> ChatRequest:
         raise ClientError(f"the body is nested more than {depth} levels deep; flatten it")
     if found != len(fields):
         _refuse_duplicate(body)
-    model = _model(fields)
-    _check_messages(fields)
-    return ChatRequest(
-        body=body,
-        fields=fields,
-        dialect=dialect,
-        model=model,
-        stream=_stream(fields),
-    )
+    return fields
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -82,7 +91,7 @@ def _object(body: bytes) -> dict[str, Any]:
         message = _not_json(body, error)
         raise ClientError(message) from None
     if not isinstance(fields, dict):
-        raise ClientError(f"the body is {_kind(fields)}; send a JSON object")
+        raise ClientError(f"the body is {kind_of(fields)}; send a JSON object")
     return fields
 
 
@@ -107,10 +116,11 @@ def _refuse_duplicate(body: bytes) -> NoReturn:
     raise ClientError(f"{name!a} is given twice; keep one", param=name)
 
 
-def _model(fields: Mapping[str, Any]) -> str:
+def model_of(fields: Mapping[str, Any]) -> str:
+    """The model that a request asks for. Raises ClientError."""
     model = fields.get("model")
     if not isinstance(model, str):
-        problem = "missing" if model is None else f"{_kind(model)}, not a string"
+        problem = "missing" if model is None else f"{kind_of(model)}, not a string"
         raise ClientError(f"model is {problem}; name one, such as glm-4.6", param="model")
     if not model:
         raise ClientError("model is empty; name one, such as glm-4.6", param="model")
@@ -129,17 +139,18 @@ def _check_messages(fields: Mapping[str, Any]) -> None:
     elif messages == []:
         problem = "empty"
     else:
-        problem = f"{_kind(messages)}, not a list"
+        problem = f"{kind_of(messages)}, not a list"
     text = f'messages is {problem}; send at least one, such as {{"role": "user", "content": "Hi"}}'
     raise ClientError(text, param="messages")
 
 
-def _stream(fields: Mapping[str, Any]) -> bool:
+def stream_of(fields: Mapping[str, Any]) -> bool:
+    """Whether a request asks for a stream. Raises ClientError."""
     stream = fields.get("stream")
     if stream is None:  # zai-sdk writes null for what its caller left out
         return False
     if not isinstance(stream, bool):
-        raise ClientError(f"stream is {_kind(stream)}; use true or false", param="stream")
+        raise ClientError(f"stream is {kind_of(stream)}; use true or false", param="stream")
     return stream
 
 
@@ -153,5 +164,6 @@ _KINDS: Final = {
 }
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What a JSON value is, in words for its sender."""
     return _KINDS.get(type(value), "null")

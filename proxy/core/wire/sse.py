@@ -37,6 +37,11 @@ class Event(NamedTuple):
     """The value of the `event` field, or nothing."""
 
 
+class NotJson(bytes):
+    """An event, as bytes, whose data should be JSON and is not: who writes JSON around events looks
+    for it, and has nothing to parse."""
+
+
 class Decoder:
     """Cuts a stream into events at any cut of the reads, in linear time.
 

@@ -24,6 +24,11 @@ def has_more_values(body: bytes, most: int) -> bool:
     return _exceeds(_signs(body), most) and _exceeds(_signs_outside_strings(body), most)
 
 
+def count(body: bytes) -> int:
+    """How many objects, arrays and further members there are in `body`, which is JSON."""
+    return sum(_signs_outside_strings(body))
+
+
 def _exceeds(counts: Iterator[int], most: int) -> bool:
     total = 0
     for count in counts:

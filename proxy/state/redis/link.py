@@ -39,9 +39,9 @@ class Script(NamedTuple):
     digest: str
 
     @classmethod
-    def of(cls, name: str) -> Self:
-        """The file of that name beside this one."""
-        text = Path(__file__).with_name(name).read_text(encoding="ascii")
+    def of(cls, name: str, beside: str = __file__) -> Self:
+        """The file of that name beside this one, or beside another."""
+        text = Path(beside).with_name(name).read_text(encoding="ascii")
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
     def by_digest(self, keys: Sequence[str], *arguments: Argument) -> Command:
@@ -59,10 +59,12 @@ class _Group(NamedTuple):
 class Link:
     """In one event loop."""
 
-    def __init__(self, state: State, timeout: float) -> None:
+    def __init__(self, state: State, timeout: float, largest: int = _LARGEST) -> None:
+        """`timeout`: seconds for the answers to what is sent together; `largest`: bytes of one
+        value that Redis may send."""
         self.name = f"Redis at {state.server}"
         self._timeout = timeout
-        self._connection = _connection(state)
+        self._connection = _connection(state, largest)
         self._connected = False
         self._waiting: list[_Group] = []
         self._pump: asyncio.Task[None] | None = None
@@ -169,13 +171,15 @@ class Link:
 class _Parser(_AsyncRESP2Parser):
     """The package's own, for values of a bounded size."""
 
+    largest = _LARGEST
+
     async def _read(self, length: int) -> bytes:
-        if not 0 <= length <= _LARGEST:
+        if not 0 <= length <= self.largest:
             raise InvalidResponse("a value is too large")
         return await super()._read(length)
 
 
-def _connection(state: State) -> Connection:
+def _connection(state: State, largest: int) -> Connection:
     server = state.server
     settings: dict[str, Any] = {
         "host": server.host,
@@ -186,7 +190,7 @@ def _connection(state: State) -> Connection:
         # Time is kept here, for several commands at once.
         "socket_timeout": None,
         "socket_connect_timeout": None,
-        "parser_class": _Parser,
+        "parser_class": type("_Bounded", (_Parser,), {"largest": largest}),
         "protocol": 2,
         "driver_info": None,
     }

@@ -16,7 +16,11 @@ from proxy.state.home import StateError
 
 _PATIENCE: Final = 5.0
 """Seconds to wait for others who open the same file at the same moment."""
-_SYNCHRONOUS: Final = {"FULL": "PRAGMA synchronous=FULL", "OFF": "PRAGMA synchronous=OFF"}
+_SYNCHRONOUS: Final = {
+    "FULL": "PRAGMA synchronous=FULL",
+    "NORMAL": "PRAGMA synchronous=NORMAL",
+    "OFF": "PRAGMA synchronous=OFF",
+}
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
@@ -40,9 +44,15 @@ class Schema(NamedTuple):
 
 
 def opened(
-    path: Path, schema: Schema, *, busy: float, synchronous: Literal["FULL", "OFF"]
+    path: Path,
+    schema: Schema,
+    *,
+    busy: float,
+    synchronous: Literal["FULL", "NORMAL", "OFF"],
+    shrinks: bool = False,
 ) -> sqlite3.Connection:
-    """The file at `path`, made if it is missing. `busy`: seconds to wait for others who write.
+    """The file at `path`, made if it is missing. `busy`: seconds to wait for others who write;
+    `shrinks`: a new one can give back what it needs no more (`PRAGMA incremental_vacuum`).
 
     Raises StateError, and Damaged where another file would help.
     """
@@ -50,7 +60,7 @@ def opened(
         _make(path)
         connection = sqlite3.connect(path, timeout=busy, isolation_level=None)
         try:
-            _prepare(connection, path, schema)
+            _prepare(connection, path, schema, shrinks=shrinks)
             _keep_to_its_user(path)  # only now: another program's file is left as it is
             connection.execute(_SYNCHRONOUS[synchronous])
         except BaseException:
@@ -131,13 +141,15 @@ def _keep_to_its_user(path: Path) -> None:
                 os.chmod(f"{path}{end}", 0o600)
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, schema: Schema, *, shrinks: bool) -> None:
     until = time.monotonic() + _PATIENCE
     while True:
         try:
             # First of all: what it finds here decides whether the file may be touched.
             with transaction(connection, "BEGIN"):
                 _recognize(connection, path, schema)
+            if shrinks:  # it can only be said of a file that is still empty
+                connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
             # Everybody who has the file open notices a change of this mode; SQLite does not wait
             # for them by itself.
             (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
