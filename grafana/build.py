@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from grafana.source import overview, process, streams, upstream
+from grafana.source import conversations, overview, process, streams, upstream
 from grafana.source.dashboard import Dashboard, rendered
 
 FOLDER = Path(__file__).with_name("dashboards")
@@ -20,6 +20,7 @@ def dashboards() -> dict[str, Dashboard]:
         "overview.json": overview.dashboard(),
         "upstream.json": upstream.dashboard(),
         "streams.json": streams.dashboard(),
+        "conversations.json": conversations.dashboard(),
         "process.json": process.dashboard(),
     }
 

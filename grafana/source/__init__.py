@@ -5,5 +5,6 @@ slo         the objective's: the share that is kept, how fast its budget goes
 sides       whose time a stage is, whose fault an outcome
 panels      the kinds of panel
 dashboard   rows, layout, variables, links, annotations: the JSON that Grafana reads
-overview, upstream, streams, process   one dashboard each; connections is a part of upstream
+overview, upstream, streams, conversations, process
+            one dashboard each; connections is a part of upstream
 """

@@ -13,17 +13,20 @@ TAG = "glm-proxy"
 OVERVIEW = "glm-proxy-overview"
 UPSTREAM = "glm-proxy-upstream"
 STREAMS = "glm-proxy-streams"
+CONVERSATIONS = "glm-proxy-conversations"
 PROCESS = "glm-proxy-process"
 TITLES = {
     OVERVIEW: "glm-proxy / Overview",
     UPSTREAM: "glm-proxy / Upstream",
     STREAMS: "glm-proxy / Streams",
+    CONVERSATIONS: "glm-proxy / Conversations",
     PROCESS: "glm-proxy / Process",
 }
 _TOOLTIPS = {
     OVERVIEW: "Are first tokens under 5 s, where does the time go, whose fault is it",
     UPSTREAM: "Endpoints and models: stages, attempts, connections, limits",
     STREAMS: "Between the first token and the last: gaps, cuts, tokens",
+    CONVERSATIONS: "Memory, answers told again, kept streams, WebSockets",
     PROCESS: "The proxy itself: event loop, memory, settings, scrapes",
 }
 

@@ -68,7 +68,7 @@ class Cached:
         """
         facts, wish = self._facts, wish_of(self._headers)
         facts.cache = "bypass"
-        if not wish.write or not is_one_answer(request.fields) or self._is_told_more:
+        if not wish.write or not is_one_answer(request.fields):
             return False
         name = await aside(request.size, partial(self._name, request))
         if not wish.read:
@@ -87,12 +87,6 @@ class Cached:
     def shared(self, route: Route) -> Route:
         """The route for what was missed: streams of one answer share it while it comes."""
         return replace(route, share=True) if self._facts.cache == "miss" else route
-
-    @property
-    def _is_told_more(self) -> bool:
-        """What a conversation's memories are at this moment is no part of the question."""
-        recall = self._facts.recall
-        return recall is not None and recall.session is not None
 
     def _name(self, request: ChatRequest) -> Name:
         facts, house = self._facts, self._house

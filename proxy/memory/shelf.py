@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from proxy.config import MemoryStore as Settings
@@ -113,17 +113,23 @@ class Shelf:
 
     # --- reading -----------------------------------------------------------------------------
 
-    def look(self, key: Key, query: str, most: int) -> Lookup | None:
-        """Begin to search; what is found is at hand from then on. None: too much is under way."""
+    def look(
+        self, key: Key, query: str, most: int, written: Sequence[Item] = ()
+    ) -> Lookup | None:
+        """Begin to search; what is found is at hand from then on, in place of the last turns that
+        were `written`. None: too much is under way."""
         if self._is_closed or len(self._lookups) >= MOST_LOOKUPS:
             self._observer.failed("skip")
             return None
         lookup = Lookup(self.clock())
-        lookup.task = asyncio.create_task(self._look(lookup, key, query_of(query), most))
+        looking = self._look(lookup, key, query_of(query), most, written)
+        lookup.task = asyncio.create_task(looking)
         _own(lookup.task, self._lookups)
         return lookup
 
-    async def _look(self, lookup: Lookup, key: Key, query: str, most: int) -> None:
+    async def _look(
+        self, lookup: Lookup, key: Key, query: str, most: int, written: Sequence[Item]
+    ) -> None:
         version = self.table.version
         try:
             async with asyncio.timeout(self._timeout):
@@ -135,7 +141,7 @@ class Shelf:
             self._observer.took("search", self.clock() - lookup.begun)
             if version == self.table.version:
                 lookup.items = items
-                self.table.found(key, items, self.clock())
+                self.table.found(key, items, self.clock(), written)
         finally:
             took = lookup.took = self.clock() - lookup.begun
             usual = self.usual
@@ -145,8 +151,7 @@ class Shelf:
 
     def keep(self, exchanged: Exchanged) -> None:
         """Have a turn written, and what the next one may need looked for. Never waits."""
-        turns = [Item(one.text, one.role, one.at, 0.0) for one in exchanged.turns]
-        if not self.table.heard(exchanged.key, turns, self.clock()):
+        if not self.table.heard(exchanged.key, _items(exchanged), self.clock()):
             return  # the same once more
         if self._is_closed or len(self._waiting) >= MOST_WAITING:
             self._observer.wrote("dropped")
@@ -161,7 +166,7 @@ class Shelf:
             try:
                 if await self._write(exchanged):
                     query = "\n".join(turn.text for turn in exchanged.turns)
-                    self.look(exchanged.key, query, exchanged.most)
+                    self.look(exchanged.key, query, exchanged.most, _items(exchanged))
             finally:
                 del self._writing[exchanged.key]
                 over.set()
@@ -260,6 +265,10 @@ class Shelf:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         await self._store.close()
+
+
+def _items(exchanged: Exchanged) -> list[Item]:
+    return [Item(turn.text, turn.role, turn.at, 0.0) for turn in exchanged.turns]
 
 
 def _own(task: asyncio.Task[None], owned: set[asyncio.Task[None]]) -> None:

@@ -78,9 +78,16 @@ class Table:
         entry = self.get(key, now)
         return entry is not None and entry.found is not None
 
-    def found(self, key: Key, items: Sequence[Item], now: float) -> None:
-        """A search found `items`."""
-        self._begun(key, now).found = items
+    def found(
+        self, key: Key, items: Sequence[Item], now: float, written: Sequence[Item] = ()
+    ) -> None:
+        """A search found `items`. From now on it speaks for those of the last turns that were
+        `written` before it: what it does not find of them was forgotten meanwhile, perhaps by
+        another process."""
+        entry = self._begun(key, now)
+        entry.found = items
+        if written:
+            entry.recent = [one for one in entry.recent if one not in written]
         self._weigh(key)
 
     def heard(self, key: Key, turns: Sequence[Item], now: float) -> bool:

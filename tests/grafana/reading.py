@@ -11,7 +11,7 @@ from typing import Any
 from grafana.build import FOLDER
 from tests.selectors import Matcher, Selector
 
-FILES = ("overview.json", "upstream.json", "streams.json", "process.json")
+FILES = ("overview.json", "upstream.json", "streams.json", "conversations.json", "process.json")
 
 # Grafana's own, with what it would put there; ours choose everything.
 _BUILT_IN = {"__rate_interval": "1m", "__range": "1h", "__interval": "15s"}

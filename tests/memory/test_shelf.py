@@ -134,8 +134,31 @@ async def test_a_turn_is_at_hand_before_it_is_written() -> None:
         assert texts(one) == ["a", "a!"]
         store.may.set()
         await until(lambda: watcher.counts["took search"] == 1)
-        assert texts(one) == ["a", "a!", "a", "a!"]  # found, and heard
+        assert texts(one) == ["a", "a!"]  # found
         assert watcher.counts["stored"] == 1
+
+
+async def test_what_another_process_forgot_is_told_no_more_after_the_next_turn() -> None:
+    store = Store()
+    async with shelf(store) as (one, watcher):
+        one.keep(turn("secret"))
+        await until(lambda: watcher.counts["took search"] == 1)
+        assert await store.forget("scope", "s") == 2  # elsewhere: nothing here is told of it
+        one.keep(turn("b"))
+        await until(lambda: watcher.counts["took search"] == 2)
+        assert texts(one) == ["b", "b!"]
+
+
+async def test_a_turn_that_could_not_be_written_stays_at_hand() -> None:
+    store = Store()
+    store.fails = True
+    async with shelf(store) as (one, watcher):
+        one.keep(turn("a"))
+        await until(lambda: watcher.counts["failed"] == 1)
+        store.fails = False
+        one.keep(turn("b"))
+        await until(lambda: watcher.counts["took search"] == 1)
+        assert texts(one) == ["b", "b!", "a", "a!"]
 
 
 async def test_what_fails_is_counted_and_nothing_else_happens() -> None:

@@ -117,7 +117,7 @@ async def test_what_was_kept_elsewhere_is_never_taken_for_what_was_asked_for(
         await kept(store, "a", b"alice's")
         store.put("key:bob", "a", b"bob's", 60.0)
         client = server.client()
-        names: list[bytes] = []
+        names: list[bytes | str] = []
         async with asyncio.timeout(20):
             while len(names) < 2:
                 names = await client.keys("glm-proxy:answers:value:*")

@@ -199,7 +199,7 @@ async def test_nothing_of_whose_it_is_can_be_read_in_the_place_it_is_kept(
 
         client = redis.asyncio.Redis.from_url(settings.url)
         names = await client.keys("*")
-        kept = b" ".join(names)
+        kept = " ".join(map(str, names)).encode()
         await client.aclose()
         assert len(names) == 6
     assert b"verysecret" not in kept

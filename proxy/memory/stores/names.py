@@ -17,7 +17,7 @@ class Names:
         return self._hashed(b"scope", scope)
 
     def session(self, scope: str, session: str) -> bytes:
-        return self._hashed(b"session", session)
+        return self._hashed(b"session", scope, session)
 
     def _hashed(self, kind: bytes, *parts: str) -> bytes:
         """Of a fixed length each, so that no two lists of parts are one text."""
