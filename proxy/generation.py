@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -224,14 +224,15 @@ def _fingerprint(key: str) -> str:
 
 
 def _capabilities(models_file: Path | None) -> Capabilities:
-    return _bundled_capabilities() if models_file is None else _read_capabilities(models_file)
+    return capability.load(_bundled_models() if models_file is None else _read(models_file))
 
 
 @cache
-def _bundled_capabilities() -> Capabilities:
+def _bundled_models() -> Mapping[str, Any]:
     """Read once: 30 ms of the processor, and the file is part of the program."""
-    return _read_capabilities(bundled("models.yaml"))
+    return _read(bundled("models.yaml"))
 
 
-def _read_capabilities(path: Path) -> Capabilities:
-    return capability.load(yaml.safe_load(path.read_text(encoding="utf-8")))
+def _read(path: Path) -> Mapping[str, Any]:
+    content: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return content

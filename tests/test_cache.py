@@ -192,6 +192,25 @@ async def test_metadata_comments_tell_of_the_cache(tmp_path: Path) -> None:
         assert answer.chunks[-1] == b"data: [DONE]\n\n"
 
 
+@pytest.mark.parametrize("leaving", [{"keep": "60s"}, {"drain": "30s"}])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_else_becomes_of_an_answer_is_not_kept_with_it(
+    tmp_path: Path, leaving: dict[str, str], stream: bool
+) -> None:
+    """Numbers of events, and where they can be fetched, are of the stream that they came in."""
+    route = {"on_disconnect": leaving}
+    async with caching(tmp_path, Oracle(), route=route) as (_, app):
+        first = await ask(app.data_address, MESSAGES, chat(stream=stream, **ANTHROPIC))
+        second = await ask(app.data_address, MESSAGES, chat(stream=True, **ANTHROPIC))
+        assert ("x-glm-proxy-stream" in first.headers) is (stream and "keep" in leaving)
+        assert (b"\nid: 1\n" in first.body) is (stream and "keep" in leaving)
+        assert told(second) == "hit"
+        assert "x-glm-proxy-stream" not in second.headers
+        assert b"\nid:" not in second.body
+        if stream:
+            assert second.chunks == message_events(1)
+
+
 # --- at the pace it came -------------------------------------------------------------------------
 
 

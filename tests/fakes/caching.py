@@ -120,9 +120,9 @@ def number_of(answer: Answer) -> int:
     return number
 
 
-def cached(store: object, **cache: Any) -> dict[str, Any]:
-    """The settings of a proxy whose only route has a cache."""
-    return {"routes": [{"name": "kept", "cache": {"store": store, **cache}}]}
+def cached(store: object, *, route: dict[str, Any] | None = None, **cache: Any) -> dict[str, Any]:
+    """The settings of a proxy whose only route has a cache; `route`: what else it has."""
+    return {"routes": [{"name": "kept", "cache": {"store": store, **cache}, **(route or {})}]}
 
 
 @asynccontextmanager
@@ -130,7 +130,7 @@ async def caching(
     folder: Path, script: Script, *, store: object = None, **more: Any
 ) -> AsyncIterator[tuple[ScriptedUpstream, App]]:
     """A proxy that keeps answers in a file of `folder`, or where `store` says. `more`: settings of
-    the cache, and in `settings` others."""
+    the cache; in `route` of the route, in `settings` others."""
     settings = more.pop("settings", {})
     place = store or {"url": f"sqlite:{folder / 'answers.db'}", "timeout": "5s"}
     async with (
