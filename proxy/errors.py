@@ -38,18 +38,13 @@ class ProxyError(Exception):
         self.message = message
         self.param = param
 
+    def told(self) -> dict[str, str | None]:
+        """The error as an object in JSON, in the words of GLM and OpenAI."""
+        return {"code": self.code, "message": self.message, "type": self.type, "param": self.param}
+
     def openai_body(self) -> bytes:
         """The error as GLM and OpenAI clients read it."""
-        return orjson.dumps(
-            {
-                "error": {
-                    "code": self.code,
-                    "message": self.message,
-                    "type": self.type,
-                    "param": self.param,
-                }
-            }
-        )
+        return orjson.dumps({"error": self.told()})
 
     def anthropic_body(self) -> bytes:
         """The error as Anthropic clients read it."""

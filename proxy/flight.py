@@ -12,12 +12,13 @@ where it can be fetched. The exchange that left it is over when the flight is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from proxy.asked import Asked
 from proxy.config import OnDisconnect, Timeouts
+from proxy.core.policy.cache import with_meaning
 from proxy.core.policy.route import Route
 from proxy.core.policy.scope import scope_of
 from proxy.core.wire import headers as policy
@@ -34,8 +35,6 @@ from proxy.net.halves import HTTP, Client, Headers
 from proxy.net.keeping import Whose
 from proxy.pursuit import Pursuit
 
-_MEANING: Final = ("accept-language", "anthropic-")
-"""How request headers begin that change what is answered; others only say who asks."""
 _CANCEL: Final = OnDisconnect("cancel")
 _RESPONSES: Final = "/v1/responses"
 
@@ -339,11 +338,6 @@ def _key(route: Route, request: ChatRequest, asked: Asked, leaving: OnDisconnect
         asked.target,
         route.timeouts,
         leaving,
-        _with_meaning(asked.headers),
+        with_meaning(asked.headers),
         blake2b(request.body, digest_size=32).digest(),
     )
-
-
-def _with_meaning(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    lower = ((name.lower(), value) for name, value in headers)
-    return tuple(sorted(pair for pair in lower if pair[0].startswith(_MEANING)))

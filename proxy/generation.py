@@ -220,7 +220,8 @@ _FINGERPRINT_KEY = secrets.token_bytes(32)
 
 def _fingerprint(key: str) -> str:
     """Tells callers apart in the log without telling their keys (keyed BLAKE2, RFC 7693)."""
-    return hashlib.blake2s(key.encode(), key=_FINGERPRINT_KEY, digest_size=6).hexdigest()
+    said = key.encode("utf-8", "surrogatepass")  # header bytes that are not UTF-8 are surrogates
+    return hashlib.blake2s(said, key=_FINGERPRINT_KEY, digest_size=6).hexdigest()
 
 
 def _capabilities(models_file: Path | None) -> Capabilities:

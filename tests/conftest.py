@@ -16,6 +16,9 @@ import pytest
 import trustme
 import uvloop
 
+from proxy.core.record import Record
+from proxy.observe.metrics import Metrics
+
 # Debian's package of each program a test may ask for.
 PACKAGES = {
     "caddy": "caddy",
@@ -78,6 +81,20 @@ def _few_root_certificates(monkeypatch: pytest.MonkeyPatch, _nobodys_certificate
     """
     monkeypatch.setenv("SSL_CERT_FILE", str(_nobodys_certificate))
     monkeypatch.setenv("SSL_CERT_DIR", os.devnull)
+
+
+@pytest.fixture
+def records(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
+    """The records of all exchanges that are over, as the metrics get them."""
+    found: list[Record] = []
+    finish = Metrics.finish
+
+    def keep(metrics: Metrics, record: Record) -> None:
+        found.append(record)
+        finish(metrics, record)
+
+    monkeypatch.setattr(Metrics, "finish", keep)
+    return found
 
 
 @pytest.fixture

@@ -416,6 +416,19 @@ async def test_with_open_access_keys_are_not_looked_at(tmp_path: Path) -> None:
         assert (await asked(app.data_address)).status == 200
 
 
+@pytest.mark.parametrize("name", ["Authorization: Bearer", "x-api-key:"])
+async def test_with_open_access_a_key_that_is_not_utf_8_is_one_like_others(
+    tmp_path: Path, name: str
+) -> None:
+    async with (
+        ScriptedUpstream(answer) as upstream,
+        running(tmp_path, in_front_of(upstream, tmp_path)) as app,
+    ):
+        assert (await asked(app.data_address, f"{name} key-\udcff")).status == 200
+    (call,) = upstream.calls
+    assert "key-" not in str(call.headers)  # what cannot be sent as it is stays here
+
+
 # --- what is told of it ------------------------------------------------------------------------
 
 

@@ -21,9 +21,9 @@ MAY_IMPORT = {
     "net": frozenset({"", "config", "core", "errors"}),
     "observe": frozenset({"", "config", "core", "errors"}),
     "admin": frozenset({"", "config", "core", "errors", "observe", "state"}),
-    "state": frozenset({"", "config", "core", "errors"}),
+    "state": frozenset({"config", "core"}),
     "store": frozenset({"config", "state"}),
-    "memory": frozenset({"config", "core", "net", "state"}),
+    "memory": frozenset({"config", "core", "listening", "net", "state"}),
     "gate": frozenset({"config", "core", "errors"}),
     "allowance": frozenset({"config", "core", "errors", "state"}),
     "knowledge": frozenset({"config", "core", "errors"}),
@@ -36,8 +36,8 @@ MAY_IMPORT = {
     "facts": frozenset({"allowance", "core", "errors", "memory", "net", "pursuit"}),
     "flight": frozenset(
         {
-            *("asked", "config", "core", "errors", "facts", "house", "knowledge", "lane"),
-            *("net", "pursuit"),
+            *("asked", "config", "core", "errors", "facts", "house", "lane", "net"),
+            "pursuit",
         }
     ),
     "reply": frozenset({"core", "errors", "facts", "house", "lane", "net"}),
@@ -103,7 +103,7 @@ MAY_IMPORT = {
     "workers": frozenset({"", "app", "config", "net", "observe", "state"}),
     "cli": frozenset(
         {
-            *("", "app", "bench", "config", "core", "errors", "net", "observe", "simulator"),
+            *("", "app", "bench", "config", "core", "net", "observe", "simulator"),
             *("state", "workers"),
         }
     ),

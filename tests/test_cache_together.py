@@ -13,7 +13,7 @@ import pytest
 from proxy.app import App
 from tests.fakes.caching import CHAT, Oracle, caching, chunks, completion, number_of, results
 from tests.fakes.raw_client import Answer, RawClient, ask, chat
-from tests.fakes.running import outcomes, samples
+from tests.fakes.running import outcomes, total
 from tests.fakes.until import until
 from tests.fakes.upstream import Call, ScriptedUpstream
 
@@ -41,7 +41,7 @@ async def scene(
 
 async def until_serving(app: App, count: int) -> None:
     async with asyncio.timeout(20):
-        while sum(v for _, v in await samples(app, "glm_proxy_exchanges_in_flight")) != count:
+        while await total(app, "glm_proxy_exchanges_in_flight") != count:
             await asyncio.sleep(0.005)
 
 

@@ -448,6 +448,26 @@ WRONG = [
         "cannot go with memory",
     ),
     ("websocket: {origins: [app.example]}", "websocket.origins", "must be scheme://host"),
+    (
+        "websocket: {origins: [https://a.example, '*', https://b.example/path]}",
+        "websocket.origins",
+        "found '*', 'https://b.example/path', must",
+    ),
+    (
+        "routes: [{name: a, memory: {store: http://192.0.2.1/m}}]",
+        "routes[0].memory.store.url",
+        "or set allow_plain: true",
+    ),
+    (
+        "routes: [{name: a, memory: {store: https://me:secret@192.0.2.1/m}}]",
+        "routes[0].memory.store.url",
+        "remove it and use token",
+    ),
+    (
+        "routes: [{name: a, cache: {store: http://192.0.2.1}}]",
+        "routes[0].cache.store.url",
+        "redis://HOST or rediss://HOST",
+    ),
     ("attempts: {retries: -1}", "attempts.retries", "at least 0"),
     ("attempts: {retry_budget: 5}", "attempts.retry_budget", "write a share such as 5%"),
     ("attempts: {retry_budget: 150%}", "attempts.retry_budget", "at most 100%"),

@@ -15,7 +15,6 @@ import pytest
 from proxy.app import App
 from proxy.core.record import Record
 from proxy.knowledge import HEDGE_BURST
-from proxy.observe.metrics import Metrics
 from tests.fakes.raw_client import Answer, RawClient, ask, chat
 from tests.fakes.running import running, samples
 from tests.fakes.upstream import Call, ScriptedUpstream
@@ -57,20 +56,6 @@ def after(seconds: float, then: Script) -> Script:
             await then(call)
 
     return script
-
-
-@pytest.fixture
-def records(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
-    """Of every exchange that is over."""
-    found: list[Record] = []
-    finish = Metrics.finish
-
-    def note(metrics: Metrics, record: Record) -> None:
-        found.append(record)
-        finish(metrics, record)
-
-    monkeypatch.setattr(Metrics, "finish", note)
-    return found
 
 
 class Two:

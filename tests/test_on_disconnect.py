@@ -14,11 +14,11 @@ import pytest
 from proxy.app import App
 from proxy.config import load
 from proxy.core.record import Record
-from proxy.observe.metrics import Metrics
+from proxy.net.downstream import HttpClient
 from proxy.state.memory import MemoryHome
 from tests.fakes.leaving import CALLER, CHAT, DONE, KEEP, USAGE, asked, fetch, token
 from tests.fakes.raw_client import RawClient, chat
-from tests.fakes.running import in_front_of, running, samples
+from tests.fakes.running import in_front_of, running, total
 from tests.fakes.until import until
 from tests.fakes.upstream import Call, H2Call, ScriptedUpstream
 
@@ -60,20 +60,6 @@ def play() -> Play:
     return Play()
 
 
-@pytest.fixture
-def records(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
-    """The records of all exchanges, as the metrics get them."""
-    found: list[Record] = []
-    finish = Metrics.finish
-
-    def keep(metrics: Metrics, record: Record) -> None:
-        found.append(record)
-        finish(metrics, record)
-
-    monkeypatch.setattr(Metrics, "finish", keep)
-    return found
-
-
 def route(action: str, **more: Any) -> dict[str, Any]:
     kind, _, seconds = action.partition(": ")
     leaving = {kind: seconds} if seconds else kind
@@ -97,11 +83,6 @@ async def scene(
         assert await total(app, "glm_proxy_admission_in_flight") == 0
         assert app.house.flights == {}
     await until(lambda: asyncio.all_tasks() <= before)
-
-
-async def total(app: App, name: str, **labels: str) -> float:
-    found = await samples(app, name)
-    return sum(value for of, value in found if labels.items() <= of.items())
 
 
 async def leave(app: App, upstream: ScriptedUpstream, *, stage: str, play: Play) -> Call:
@@ -284,6 +265,45 @@ async def test_an_answer_that_was_taken_whole_is_completed(
         await until(lambda: records)
         assert await total(app, "glm_proxy_clients_left_total") == 0
     assert [(one.outcome, one.left) for one in records] == [("completed", None)]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"on_disconnect": {"drain": "30s"}},
+        {"on_disconnect": {"keep": "30s"}},
+        {"share": True},
+        {"cache": {"store": "sqlite:answers.db"}},
+    ],
+    ids=["drain", "keep", "share", "cache"],
+)
+async def test_a_client_that_closes_with_the_last_byte_has_had_it_all(
+    tmp_path: Path,
+    play: Play,
+    records: list[Record],
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+) -> None:
+    """As curl does: before anybody but the upstream's own connection knows of the end."""
+    write = HttpClient.write
+
+    def then_close(client: HttpClient, events: list[bytes], last: bool = False) -> None:
+        write(client, events, last)
+        if last:
+            client._connection.transport.close()
+
+    monkeypatch.setattr(HttpClient, "write", then_close)
+    play.begin.set()
+    async with (
+        scene(tmp_path, play, routes=[{"name": "one", **settings}]) as (_, app),
+        asked(app.data_address, CHAT, CALLER) as (client, _),
+    ):
+        play.everything()
+        while await client.chunk():
+            pass
+        await until(lambda: records)
+    assert [(one.outcome, one.left) for one in records] == [("completed", None)]
+    assert records[0].usage is not None
 
 
 async def test_while_it_waits_for_a_place_nothing_is_asked(tmp_path: Path, play: Play) -> None:

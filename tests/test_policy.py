@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from proxy.config import Params, Timeouts, bundled
 from proxy.config.units import DURATION, Quantity
 from proxy.core.policy import capability
-from proxy.core.policy.deadlines import PREFIX, overridden
+from proxy.core.policy.deadlines import overridden
 from proxy.core.policy.rewrite import rewrite
+from proxy.core.wire.headers import DEADLINE
 from proxy.core.wire.request import parse
 from proxy.errors import ClientError
 from tests.fakes.raw_client import ask
@@ -234,7 +235,7 @@ ROUTE = Timeouts(connect=1, first_token=10, idle=60, total=120)
 
 def with_headers(**values: str) -> Timeouts:
     headers = {"accept": "x", "x-glm-proxy-other": "5"}
-    headers |= {PREFIX + name.replace("_", "-"): value for name, value in values.items()}
+    headers |= {DEADLINE + name.replace("_", "-"): value for name, value in values.items()}
     return overridden(ROUTE, headers)
 
 
@@ -269,15 +270,18 @@ def test_a_caller_may_set_deadlines_within_the_routes_total(
 @pytest.mark.parametrize(
     ("headers", "says"),
     [
-        ({"idle": "soon"}, f"header {PREFIX}idle: found 'soon', must be a duration, such as 10s"),
-        ({"idle": ""}, f"header {PREFIX}idle: found '', must be a duration"),
+        ({"idle": "soon"}, f"header {DEADLINE}idle: found 'soon', must be a duration, such as 10s"),
+        ({"idle": ""}, f"header {DEADLINE}idle: found '', must be a duration"),
         ({"idle": "0"}, "must be more than 0"),
         ({"idle": "-1s"}, "must be a duration"),
         ({"idle": "1e3"}, "must be a duration"),
         ({"idle": "nan"}, "must be a duration"),
         ({"idle": "99999h"}, "must be at most 24h"),
         ({"idle": "9" * 5000}, "must be a duration"),
-        ({"first_tokens": "5s"}, f"there is no header {PREFIX}first-tokens; after {PREFIX} comes"),
+        (
+            {"first_tokens": "5s"},
+            f"there is no header {DEADLINE}first-tokens; after {DEADLINE} comes",
+        ),
         ({"": "5s"}, "one of connect, headers, first-token, idle, total"),
     ],
 )
@@ -328,7 +332,7 @@ async def test_a_callers_deadline_ends_its_own_request(
         running(tmp_path, in_front_of(upstream, tmp_path, attempts={"retries": 0})) as app,
     ):
         body = body_of(CASES[0])
-        answer = await ask(app.data_address, PATHS["openai"], body, PREFIX + header)
+        answer = await ask(app.data_address, PATHS["openai"], body, DEADLINE + header)
         assert (answer.status, answer.json()["error"]["code"]) == (504, code)
         (call,) = upstream.calls
         assert not [name for name in call.headers if name.startswith("x-glm-proxy")]
@@ -342,8 +346,8 @@ async def test_a_wrong_deadline_is_told_in_the_callers_dialect_and_nothing_is_se
         ScriptedUpstream(answer_at_once) as upstream,
         running(tmp_path, in_front_of(upstream, tmp_path)) as app,
     ):
-        wrong = f"{PREFIX}idle: soon"
+        wrong = f"{DEADLINE}idle: soon"
         answer = await ask(app.data_address, PATHS[dialect], body_of(CASES[0]), wrong)
         assert answer.status == 400
-        assert f"{PREFIX}idle" in answer.json()["error"]["message"]
+        assert f"{DEADLINE}idle" in answer.json()["error"]["message"]
         assert upstream.calls == []

@@ -15,7 +15,8 @@ import pytest
 from proxy.app import App
 from proxy.core.policy.access import Caller
 from proxy.core.policy.scope import scope_of
-from proxy.core.wire.responses.turns import Turn
+from proxy.core.wire.responses.turns import Turn, to_bytes
+from proxy.net.door import Store
 from proxy.net.halves import Client
 from proxy.responding.client import ResponsesClient
 from proxy.responding.history import History, Turns
@@ -211,6 +212,9 @@ class Told:
 
     async def read_body(self, *, limit: int, timeout: float) -> bytes:
         return self._body
+
+    def hold(self, size: int, *, kept: int) -> None:
+        assert (size, kept) == (0, len(self._body))
 
     def write(self, events: list[bytes], last: bool = False) -> None:
         self.told += events
@@ -458,7 +462,7 @@ async def test_what_another_process_is_writing_is_looked_for_again() -> None:
 
 
 async def test_a_socket_remembers_also_what_is_not_stored() -> None:
-    shelf, turns = Shelf(), Turns()
+    shelf, turns = Shelf(), Turns(Store(1 << 20))
     here, there = history(shelf, turns), history(shelf)
     here.keep(turn(1), store=False)
     here.keep(turn(2, 1), store=True)
@@ -471,11 +475,20 @@ async def test_a_socket_remembers_also_what_is_not_stored() -> None:
 
 
 async def test_a_socket_forgets_the_oldest_when_it_remembers_too_much() -> None:
-    turns = Turns(most=25)
+    one = len(to_bytes(turn(0)))
+    store = Store(1 << 20)
+    turns = Turns(store, most=one * 5 // 2)
     for number in range(4):
         turns.keep(turn(number))
-    turns.keep(turn(9, size=26))
-    assert [turns.get(turn(number).id) is not None for number in (0, 1, 2, 3, 9)] == [
+    assert [turns.get(turn(number).id) is not None for number in range(4)] == [
         *(False, False, True, True),
-        False,
     ]
+    assert store.held == 2 * one
+    turns.end()
+    assert store.held == 0
+
+
+async def test_a_socket_remembers_nothing_that_there_is_no_room_for() -> None:
+    turns = Turns(Store(10))
+    turns.keep(turn(1))
+    assert turns.get(turn(1).id) is None

@@ -29,7 +29,7 @@ from tests.fakes.leaving import (
     token,
     with_ids,
 )
-from tests.fakes.running import in_front_of, outcomes, running, samples
+from tests.fakes.running import in_front_of, outcomes, running, total
 from tests.fakes.until import until
 from tests.fakes.upstream import Call, ScriptedUpstream
 
@@ -80,11 +80,6 @@ async def scene(
         await in_flight(app, 0)
         assert await total(app, "glm_proxy_pool_streams") == 0
     await until(lambda: asyncio.all_tasks() <= before)
-
-
-async def total(app: App, name: str, **labels: str) -> float:
-    found = await samples(app, name)
-    return sum(value for of, value in found if labels.items() <= of.items())
 
 
 async def in_flight(app: App, count: int) -> None:

@@ -19,9 +19,8 @@ from proxy.core.flow.timeline import Timeline
 from proxy.core.record import Record
 from proxy.errors import ProxyError, StreamCut
 from proxy.net.broadcast import Broadcast, Reader
-from proxy.observe.metrics import Metrics
 from tests.fakes.raw_client import Answer, RawClient, ask, chat
-from tests.fakes.running import in_front_of, outcomes, running, samples
+from tests.fakes.running import in_front_of, outcomes, running, samples, total
 from tests.fakes.serving import serving
 from tests.fakes.upstream import Call, H2Call, ScriptedUpstream
 
@@ -70,20 +69,6 @@ def play() -> Play:
     return Play()
 
 
-@pytest.fixture
-def records(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
-    """The records of all exchanges, as the metrics get them."""
-    found: list[Record] = []
-    finish = Metrics.finish
-
-    def keep(metrics: Metrics, record: Record) -> None:
-        found.append(record)
-        finish(metrics, record)
-
-    monkeypatch.setattr(Metrics, "finish", keep)
-    return found
-
-
 @pytest.fixture(params=[False, True], ids=["http1", "h2"])
 def over_h2(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
@@ -117,10 +102,6 @@ async def until(is_so: Callable[[], Awaitable[bool]]) -> None:
 
 async def nothing_but(tasks: set[asyncio.Task[Any]]) -> bool:
     return asyncio.all_tasks() <= tasks
-
-
-async def total(app: App, name: str) -> float:
-    return sum(value for _, value in await samples(app, name))
 
 
 async def in_flight(app: App, count: int) -> bool:
@@ -896,8 +877,8 @@ async def _broadcast(steps: list[tuple[str, int]], *, cut: bool) -> None:
         reader.flow(False)
         assert await asyncio.wait_for(reader.task, 5) is error
         assert (reader.got, reader.whole) == (sent, not cut)
-        last = broadcast.leave(reader.reader)
-    assert last
+        broadcast.leave(reader.reader)
+    assert not broadcast._readers
 
 
 async def _gone(
@@ -905,4 +886,4 @@ async def _gone(
 ) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert not broadcast.leave(reader)
+    broadcast.leave(reader)

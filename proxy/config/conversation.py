@@ -41,7 +41,7 @@ class MemoryStore(Section):
     timeout: Seconds = 2.0
     """Longest wait for an answer of the store; no request waits for it (see `wait`)."""
     max_size: Bytes = 256 << 20
-    """Largest file; the oldest memories go first. Not for a memory service."""
+    """Largest file; the sessions left longest ago go first, whole. Not for a memory service."""
     ca_file: CaFile | None = None
     """PEM file of certificate authorities to trust besides the system's."""
 
@@ -66,7 +66,10 @@ class MemoryStore(Section):
         if colon and scheme == "sqlite":
             return f"sqlite:{file_of(rest, info.context)}"
         if colon and scheme in ("http", "https"):
-            return origin.checked(url, allow_plain_http=info.data.get("allow_plain", True))
+            plain = info.data.get("allow_plain", True)
+            return origin.checked(
+                url, allow_plain_http=plain, allowing="allow_plain", secret="token"
+            )
         raise ValueError("must be sqlite:PATH, or the URL of a memory service, http(s)://HOST")
 
     @classmethod
@@ -82,10 +85,10 @@ class AnswerStore(State):
     max_size: Bytes = 256 << 20
     """Most bytes of answers; those that were used longest ago go first."""
 
-    @field_validator("url")
+    @field_validator("url", mode="before")
     @classmethod
-    def _lasting(cls, url: str) -> str:
-        if url == "memory":
+    def _lasting(cls, url: object) -> object:
+        if isinstance(url, str) and url.partition(":")[0] not in ("sqlite", "redis", "rediss"):
             raise ValueError("must be sqlite:PATH, redis://HOST or rediss://HOST")
         return url
 
@@ -157,10 +160,9 @@ class WebSocketLimits(Section):
     @field_validator("origins")
     @classmethod
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        for one in origins:
-            if not _ORIGIN.fullmatch(one):
-                text = "must be scheme://host[:port], such as https://app.example.com"
-                raise ValueError(f"found {one!r}, {text}")
+        if wrong := [repr(one) for one in origins if not _ORIGIN.fullmatch(one)]:
+            text = "must be scheme://host[:port], such as https://app.example.com"
+            raise ValueError(f"found {', '.join(wrong)}, {text}")
         return origins
 
 
@@ -168,7 +170,8 @@ class Keeping(Section):
     """Answers that are kept for clients that left (`on_disconnect: keep`)."""
 
     max_size: Bytes = 64 << 20
-    """Most bytes of all kept answers of one process; the oldest go first."""
+    """Most bytes of all kept answers of one process. Those that ended go first, then those that
+    nobody reads; the oldest of them in front."""
     max_answer: Bytes = 8 << 20
     """Most bytes of one: of a longer one the beginning is forgotten."""
 

@@ -53,10 +53,18 @@ def is_name(host: str) -> bool:
     return _HOST_NAME.fullmatch(host.lower()) is not None
 
 
-def checked(url: str, *, allow_plain_http: bool, readable: str = "keys and prompts") -> str:
+def checked(
+    url: str,
+    *,
+    allow_plain_http: bool,
+    readable: str = "keys and prompts",
+    allowing: str = "allow_plain_http",
+    secret: str = "api_key",
+) -> str:
     """`url` without a slash at its end, if requests may be sent below it.
 
-    `readable`: what anybody on the way could read without TLS.
+    `readable`: what anybody on the way could read without TLS. `allowing`, `secret`: what the
+    settings beside it are called that allow that, and that hold the key.
 
     Raises ValueError with what is wrong; user names and passwords are never repeated in it.
     """
@@ -64,7 +72,7 @@ def checked(url: str, *, allow_plain_http: bool, readable: str = "keys and promp
     if parts.scheme not in ("https", "http"):
         raise ValueError("must begin with https://")
     if "@" in parts.netloc:
-        raise ValueError("holds a user name or password; remove it and use api_key")
+        raise ValueError(f"holds a user name or password; remove it and use {secret}")
     if "?" in url or "#" in url:
         raise ValueError("must end with the host or a path: remove '?' and '#' and what follows")
     host = _host(parts)
@@ -73,7 +81,7 @@ def checked(url: str, *, allow_plain_http: bool, readable: str = "keys and promp
     if parts.scheme == "http" and not (allow_plain_http or is_near(host)):
         raise ValueError(
             f"found http:// to {host}: {readable} would be readable on the way. Write"
-            " https://, or set allow_plain_http: true beside it"
+            f" https://, or set {allowing}: true beside it"
         )
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
 

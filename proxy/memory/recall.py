@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from proxy.config import Memory
 from proxy.core.flow.spoken import Spoken
@@ -11,20 +10,13 @@ from proxy.core.policy.memory import LONGEST_TEXT, NOTHING, Item, Told, Turn, ke
 from proxy.core.record import Remembered
 from proxy.core.wire.messages import Said, note, texts, with_message
 from proxy.core.wire.request import ChatRequest
+from proxy.listening import Listener
 from proxy.memory.shelf import Exchanged, Lookup, Shelf
 from proxy.memory.table import Key
 from proxy.net.aside import aside
 
 _MOST_KNOWN = 64
 """Messages of a request for each of which one memory more is looked for: it may be the same."""
-
-
-class Listener(Protocol):
-    """As `proxy.listening` has it."""
-
-    def take(self, events: list[bytes], last: bool) -> None: ...
-    def whole(self, body: bytes) -> None: ...
-    def ended(self, completed: bool) -> None: ...
 
 
 class Recall:

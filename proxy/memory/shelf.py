@@ -113,9 +113,7 @@ class Shelf:
 
     # --- reading -----------------------------------------------------------------------------
 
-    def look(
-        self, key: Key, query: str, most: int, written: Sequence[Item] = ()
-    ) -> Lookup | None:
+    def look(self, key: Key, query: str, most: int, written: Sequence[Item] = ()) -> Lookup | None:
         """Begin to search; what is found is at hand from then on, in place of the last turns that
         were `written`. None: too much is under way."""
         if self._is_closed or len(self._lookups) >= MOST_LOOKUPS:

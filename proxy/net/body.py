@@ -12,26 +12,25 @@ from aiohttp import StreamReader
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import RequestPayloadError
 
-from proxy.errors import ClientError, Crowded, RequestTimeout, RequestTooLarge
+from proxy.errors import ClientError, RequestTimeout, RequestTooLarge
 from proxy.net.client_connection import AGAIN, plain
-from proxy.net.door import Store
+from proxy.net.door import Held, Store
 
 
 class RequestBody:
-    """Read it once: `whole`, or its `parts`. `release` it when it is not held any more."""
+    """Read it once: `whole`, or its `parts`. `held` is to be told when it is not held any more."""
 
     __slots__ = (
-        *("_content", "_grace", "_held", "_looked_again", "_rate", "_store"),
-        *("fault", "received"),
+        *("_content", "_grace", "_looked_again", "_rate"),
+        *("fault", "held", "received"),
     )
 
     def __init__(self, content: StreamReader, store: Store, *, rate: int, grace: float) -> None:
         """`rate`: bytes per second; 0: any. `grace`: seconds of waiting before it counts."""
         self._content = content
-        self._store = store
+        self.held = Held(store)
         self._rate = rate
         self._grace = grace
-        self._held = 0
         self._looked_again = False
         self.received = 0
         self.fault: ClientError | None = None
@@ -63,7 +62,7 @@ class RequestBody:
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     async for part in self.parts(limit):
-                        self._hold(len(part))
+                        self.held.add(len(part))
                         body.write(part)
                     return body.getvalue()
         raise RequestTimeout(f"the request body was not complete after {timeout:g} s")
@@ -108,17 +107,6 @@ class RequestBody:
         if not self._rate:
             return None
         return max(0.0, self._grace + self.received / self._rate - waited)
-
-    def _hold(self, size: int) -> None:
-        if not self._store.take(size):
-            raise Crowded("too many request bodies are held already; try again in a moment")
-        self._held += size
-
-    def release(self) -> None:
-        """It is not held any more, as far as others are concerned."""
-        if self._held:
-            self._store.give_back(self._held)
-            self._held = 0
 
 
 def too_large(limit: int) -> RequestTooLarge:

@@ -117,11 +117,10 @@ class Broadcast:
         self.steer()
         return reader
 
-    def leave(self, reader: Reader) -> bool:
-        """A reader is gone. Whether it was the last one; idempotent."""
+    def leave(self, reader: Reader) -> None:
+        """A reader is gone. Idempotent."""
         self._readers.pop(reader, None)
         self.steer()
-        return not self._readers
 
     def steer(self) -> None:
         """Hold the stream back, or let it go on, as its readers are now."""
@@ -280,7 +279,11 @@ class Reader:
                 self.flow(True)
             while not self.is_over:
                 self._waiter = self._loop.create_future()
-                await self._waiter
+                try:
+                    await self._waiter
+                except asyncio.CancelledError:
+                    if not self._has_end:  # who has the whole may leave: its end comes at once
+                        raise
         finally:
             self._end(None)
         return self._result

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from proxy.config import Server
+from proxy.errors import Crowded
 
 _FILES: Final = 1 << 16
 """Open files that are enough for one process; more only cost where somebody counts through them."""
@@ -127,3 +128,33 @@ class Store:
     def give_back(self, size: int) -> None:
         """They are not held any more."""
         self.held -= size
+
+
+class Held:
+    """What is held of one request, or for it."""
+
+    __slots__ = ("_kept", "_store", "size")
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept = 0
+        self.size = 0
+
+    def add(self, size: int, kept: int = 0) -> None:
+        """`size` more bytes; `kept` of them all stay when the answer begins. Raises Crowded."""
+        if not self._store.take(size):
+            raise Crowded("too many request bodies are held already; try again in a moment")
+        self.size += size
+        self._kept += kept
+
+    def begun(self) -> None:
+        """The answer begins."""
+        self._leave(min(self._kept, self.size))
+
+    def release(self) -> None:
+        """Nothing is held any more, as far as others are concerned."""
+        self._leave(0)
+
+    def _leave(self, size: int) -> None:
+        self._store.give_back(self.size - size)
+        self.size = size

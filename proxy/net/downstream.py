@@ -169,6 +169,10 @@ class HttpClient:
         self._let_it_come(limit)
         return self._body.parts(limit)
 
+    def hold(self, size: int, *, kept: int) -> None:
+        """Raises Crowded."""
+        self._body.held.add(size, kept)
+
     def _let_it_come(self, limit: int | None) -> None:
         length = self._request.content_length
         if limit is not None and length is not None and length > limit:
@@ -195,7 +199,7 @@ class HttpClient:
         if self._is_last or not self._body.is_read:
             response.force_close()  # the rest of the request body is not worth reading
         self.response = response
-        self._body.release()
+        self._body.held.begun()
 
     def open(self, headers: Headers) -> None:
         """Commit: status 200 and the head of an event stream, written with the first events."""
@@ -203,7 +207,7 @@ class HttpClient:
         if self._stopping():
             response.force_close()
         self.response = response
-        self._body.release()
+        self._body.held.begun()
         self._head = response.head(headers)
         self._watch_flow()
 
@@ -328,6 +332,6 @@ class HttpClient:
     def release(self) -> None:
         """The exchange is over: the connection may serve the next one."""
         self.on_flow = None
-        self._body.release()
+        self._body.held.release()
         if isinstance(self._connection, ClientConnection):
             self._connection.release()

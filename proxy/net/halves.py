@@ -90,6 +90,10 @@ class Client(Writer, Protocol):
     async def read_body(self, *, limit: int, timeout: float) -> bytes:
         """The whole body. Raises RequestTooLarge, RequestTimeout, Crowded, ClientError."""
 
+    def hold(self, size: int, *, kept: int) -> None:
+        """`size` bytes more than its body are held for it until its answer begins; `kept` of them
+        all until it is over. Raises Crowded."""
+
     def body_parts(self, *, limit: int | None) -> AsyncIterator[bytes]:
         """The body as it comes. Raises RequestTooLarge, RequestTimeout, ClientError."""
 

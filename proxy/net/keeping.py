@@ -21,7 +21,6 @@ from proxy.core.policy.route import Route
 from proxy.core.wire.event_ids import is_comment
 from proxy.errors import ProxyError
 from proxy.net.broadcast import Broadcast, Reader
-from proxy.net.halves import HEARTBEAT
 
 _EACH: Final = 64
 """Bytes that an event takes besides its own."""
@@ -103,10 +102,9 @@ class Ring(Broadcast):
         self._keeper.sort(self)
         return reader
 
-    def leave(self, reader: Reader) -> bool:
-        is_last = super().leave(reader)
+    def leave(self, reader: Reader) -> None:
+        super().leave(reader)
         self._keeper.sort(self)
-        return is_last
 
     def _pass_on(self, comments: list[bytes]) -> None:
         """Signs of life: for those who have all else."""
@@ -235,6 +233,3 @@ class Keeper:
                 self.drop(ring)
                 return True
         return False
-
-
-BEAT: Final = [HEARTBEAT]

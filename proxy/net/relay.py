@@ -17,8 +17,8 @@ import aiohttp
 from yarl import URL
 
 from proxy.config import Server
+from proxy.core.wire import event_ids
 from proxy.core.wire.answers import error_message
-from proxy.core.wire.event_ids import STREAM
 from proxy.errors import ClientError, Crowded, Forbidden, Forgotten, NotFound, ProxyError, StreamCut
 from proxy.net.data_server import DataServer
 from proxy.net.downstream import HttpClient
@@ -29,10 +29,10 @@ _PEER: Final = "x-glm-proxy-peer"
 _ASKS: Final = frozenset(
     {
         *("authorization", "x-api-key", "anthropic-version", "x-request-id"),
-        *("last-event-id", "x-glm-proxy-event-ids"),
+        *(event_ids.ASKED, event_ids.LAST),
     }
 )
-_TELLS: Final = ("content-type", STREAM)
+_TELLS: Final = ("content-type", event_ids.STREAM)
 _CONNECT: Final = 2.0
 """Seconds."""
 _LARGEST: Final = 64 * 1024
@@ -103,8 +103,9 @@ class RelayListener:
 async def relay(client: Client, socket: Path, commit: Callable[[], Headers]) -> None:
     """Answer with what the process behind `socket` says; `commit` is called before its stream
     begins, and says headers of ours. Raises NotFound where it is gone, its own error, StreamCut,
-    ClientGone."""
+    ClientError, ClientGone."""
     headers = [(name, value) for name, value in client.headers() if name.lower() in _ASKS]
+    _check(headers)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT)
     connector = aiohttp.UnixConnector(path=str(socket))
     url = URL("http://worker" + client.raw_path, encoded=True)
@@ -125,6 +126,16 @@ async def relay(client: Client, socket: Path, commit: Callable[[], Headers]) -> 
         if client.has_begun:
             raise StreamCut("the process that keeps the stream broke it off") from None
         raise NotFound("there is no such stream any more") from None
+
+
+def _check(headers: Headers) -> None:
+    """Bytes that are not UTF-8 would be left out on the way: another key is another caller's.
+    Raises ClientError."""
+    try:
+        for _, value in headers:
+            value.encode()
+    except UnicodeEncodeError:
+        raise ClientError("a header of the request is not UTF-8") from None
 
 
 async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -22,6 +23,8 @@ from proxy.net.reader_watch import reset, unread
 
 _AHEAD: Final = 8
 """Messages that are taken from the peer before they are asked for."""
+_FREE: Final = 1 << 16
+"""Bytes that a peer may always have waiting: where others hold all there is, its chats go on."""
 _GOODBYE: Final = 5.0
 """Seconds that the peer gets for its Close after ours."""
 _LINGER: Final = 1.0
@@ -45,10 +48,10 @@ class Socket:
     __slots__ = (
         *("_control", "_flowing", "_frames", "_gone", "_heard", "_is_client", "_is_held"),
         *("_line", "_limits", "_loop", "_peer_closed", "_pinged", "_pong", "_rate", "_seen"),
-        *("_sockets", "_store", "_stored", "_timer", "_used", "_waiter", "_waiting"),
+        *("_sockets", "_stored", "_timer", "_used", "_waiter", "_waiting"),
         *("_waiting_bytes",),
         *("bytes_in", "bytes_out", "busy", "closing", "code", "error", "messages_in"),
-        *("messages_out", "on_drain", "on_flow", "paused", "reason", "__weakref__"),
+        *("messages_out", "on_drain", "on_flow", "paused", "reason", "store", "__weakref__"),
     )
 
     def __init__(
@@ -60,14 +63,14 @@ class Socket:
         *,
         is_client: bool = False,
     ) -> None:
-        """`store`: for bytes that wait here to be whole, or to be received. `is_client`: we asked
-        for the WebSocket, so what we send is masked."""
+        """`store`: for bytes that wait here to be whole or received, or of requests that came on
+        it. `is_client`: we asked for the WebSocket, so what we send is masked."""
         loop = self._loop = asyncio.get_running_loop()
         now = loop.time()
         self._line = line
         self._limits = limits
         self._sockets = sockets
-        self._store = store
+        self.store = store or Store(sys.maxsize)
         self._stored = 0
         self._is_client = is_client
         self._frames = Frames(limits.max_message, masked=not is_client)
@@ -238,13 +241,13 @@ class Socket:
 
     def _account(self) -> None:
         """Raises WebSocketFault where there is no room."""
-        if self._store is None:
+        if self._peer_closed:
             return
-        more = self._frames.held + self._waiting_bytes - self._stored
-        if more > 0 and not self._store.take(more):
+        more = max(0, self._frames.held + self._waiting_bytes - _FREE) - self._stored
+        if more > 0 and not self.store.take(more):
             raise WebSocketFault(wire.TRY_LATER, "too much is held already")
         if more < 0:
-            self._store.give_back(-more)
+            self.store.give_back(-more)
         self._stored += more
 
     def _is_full(self) -> bool:
@@ -318,9 +321,8 @@ class Socket:
             self._timer.cancel()
         if self._sockets is not None:
             self._sockets.over(self)
-        if self._store is not None:
-            self._store.give_back(self._stored)
-            self._store = None
+        self.store.give_back(self._stored)
+        self._stored = 0
         self._wake()
         self._release(self._gone)
         self._release(self._flowing)

@@ -28,7 +28,8 @@ class Cache(Group):
         self.failures = Counters(
             registry,
             "glm_proxy_cache_failures_total",
-            "What was asked of a store of answers and was not done, or not in time: a miss each.",
+            "What was asked of a store of answers, a cache or of responses, and was not done, or not"
+            " in time.",
             ("operation",),
         )
         self.stored = Gauge(

@@ -21,7 +21,7 @@ from proxy.errors import ClientError, PreviousResponseNotFound, StreamCut
 from proxy.net.aside import aside
 from proxy.net.body import too_large
 from proxy.net.halves import Client, Headers
-from proxy.responding.history import History
+from proxy.responding.history import History, Remembering
 from proxy.responding.wrapped import WrappedClient
 
 
@@ -44,7 +44,8 @@ class ResponsesClient(WrappedClient):
         self._wall = wall
         self._history: History | None = None
         self._asked: Asked | None = None
-        self._before: Sequence[Turn] = ()
+        self._before: tuple[str, ...] = ()
+        """The ids of the responses that this one follows."""
         self._translator: Translator | None = None
 
     async def read_body(self, *, limit: int, timeout: float) -> bytes:
@@ -55,16 +56,18 @@ class ResponsesClient(WrappedClient):
         body = await self._client.read_body(limit=limit, timeout=timeout)
         asked = await aside(len(body), partial(request.read, body, self._depth))
         history = self._find_history(body, asked)
-        if asked.previous is not None:
-            self._before = await _before(history, asked.previous)
-        size = len(body) + sum(turn.size for turn in self._before)
-        if size > limit:
+        turns = () if asked.previous is None else await _before(history, asked.previous)
+        said = sum(turn.size for turn in turns)
+        if len(body) + said > limit:
             raise too_large(limit)
-        chat = await aside(size, partial(to_chat, asked, items_of(self._before)))
+        self._client.hold(said, kept=len(body))  # what was asked is told again at the end
+        chat = await aside(len(body) + said, partial(to_chat, asked, items_of(turns)))
         self._asked, self._history = asked, history
-        self._translator = Translator(
-            asked, f"resp_{secrets.token_hex(24)}", self._wall(), self._wall
-        )
+        self._before = tuple(turn.id for turn in turns)
+        response_id = f"resp_{secrets.token_hex(24)}"
+        if isinstance(self._client, Remembering):
+            self._client.response = response_id
+        self._translator = Translator(asked, response_id, self._wall(), self._wall)
         return chat
 
     # --- the answer ------------------------------------------------------------------------
@@ -100,8 +103,7 @@ class ResponsesClient(WrappedClient):
         assert asked is not None
         assert self._history is not None
         if translator.status in (COMPLETED, INCOMPLETE):
-            ids = tuple(turn.id for turn in self._before)
-            turn = Turn(translator.response, asked.items, ids, asked.size + size)
+            turn = Turn(translator.response, asked.items, self._before, asked.size + size)
             self._history.keep(turn, store=asked.store)
 
 

@@ -8,6 +8,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from proxy.core.wire.responses.asked import is_id
 from proxy.core.wire.responses.turns import Turn, from_bytes, to_bytes
+from proxy.net.door import Store
 from proxy.store import AnswerStore
 
 _TOGETHER: Final = 16
@@ -23,28 +24,43 @@ class Turns:
     """The responses made on one WebSocket, also those that are not to be stored: known as long as
     it is open. The oldest go first."""
 
-    def __init__(self, most: int = _MOST_BYTES) -> None:
-        """`most`: bytes of all of them."""
+    def __init__(self, store: Store, most: int = _MOST_BYTES) -> None:
+        """`store`: for their bytes; `most` of them are kept."""
+        self._store = store
         self._most = most
-        self._turns: dict[str, Turn] = {}
+        self._turns: dict[str, bytes] = {}
+        """As a store keeps them: parsed they may take ten times as much."""
         self._size = 0
 
     def get(self, response_id: str) -> Turn | None:
-        return self._turns.get(response_id)
+        kept = self._turns.get(response_id)
+        return None if kept is None else from_bytes(kept)
 
     def keep(self, turn: Turn) -> None:
-        if turn.size > self._most:
-            return
-        self._turns[turn.id] = turn
-        self._size += turn.size
-        while self._size > self._most:
-            oldest = self._turns.pop(next(iter(self._turns)))
-            self._size -= oldest.size
+        """It is forgotten at once where there is no room for it."""
+        kept = to_bytes(turn)
+        self._drop(self._most - len(kept))
+        if len(kept) <= self._most and self._store.take(len(kept)):
+            self._turns[turn.id] = kept
+            self._size += len(kept)
+
+    def end(self) -> None:
+        """The socket is over."""
+        self._drop(0)
+
+    def _drop(self, most: int) -> None:
+        while self._turns and self._size > most:
+            size = len(self._turns.pop(next(iter(self._turns))))
+            self._size -= size
+            self._store.give_back(size)
 
 
 @runtime_checkable
 class Remembering(Protocol):
     """A client whose socket remembers the responses made on it."""
+
+    response: str | None
+    """The id of its own, as soon as it has one."""
 
     @property
     def turns(self) -> Turns: ...

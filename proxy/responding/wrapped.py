@@ -85,6 +85,9 @@ class WrappedClient:
     async def read_body(self, *, limit: int, timeout: float) -> bytes:
         return await self._client.read_body(limit=limit, timeout=timeout)
 
+    def hold(self, size: int, *, kept: int) -> None:
+        self._client.hold(size, kept=kept)
+
     def body_parts(self, *, limit: int | None) -> AsyncIterator[bytes]:
         return self._client.body_parts(limit=limit)
 

@@ -18,9 +18,10 @@ import orjson
 
 from proxy.config import WebSocketLimits
 from proxy.core.wire.dialect import is_json, object_of, parse
-from proxy.core.wire.sse import Decoder, NotJson
+from proxy.core.wire.sse import ANY_SIZE, Decoder, NotJson
 from proxy.errors import ClientError, ClientStalled, InternalError, ProxyError
 from proxy.net.body import too_large
+from proxy.net.door import Held
 from proxy.net.halves import WEBSOCKET, Headers
 from proxy.net.websocket import Socket
 
@@ -56,9 +57,12 @@ class ChatClient:
         raw_path: str,
         headers: Sequence[tuple[str, str]],
         body: bytes,
+        held: Held,
         window: int | None = None,
     ) -> None:
-        """`window`: events that may be sent before more are granted; None: any number."""
+        """`held`: the bytes of `body`. `window`: events that may be sent before more are granted;
+        None: any number."""
+        self.held = held
         self.peer = peer
         self.raw_path = raw_path
         self.content_length = self.bytes_in = len(body)
@@ -100,6 +104,10 @@ class ChatClient:
             raise too_large(limit)
         return body
 
+    def hold(self, size: int, *, kept: int) -> None:
+        """Raises Crowded."""
+        self.held.add(size, kept)
+
     async def body_parts(self, *, limit: int | None) -> AsyncIterator[bytes]:
         """It is here. Raises RequestTooLarge."""
         yield await self.read_body(limit=self.bytes_in if limit is None else limit, timeout=0)
@@ -111,7 +119,7 @@ class ChatClient:
     # --- the answer --------------------------------------------------------------------------
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        self.has_begun = True
+        self._begun()
         told = _told(headers)
         if status >= 400:
             self._end(self._framing.failed(_error_of(body), status, told))
@@ -120,10 +128,14 @@ class ChatClient:
             self._end(self._framing.whole(status, told, body))
 
     def open(self, headers: Headers) -> None:
-        self.has_begun = True
+        self._begun()
         message = self._framing.opened(_told(headers))
         if message is not None:
             self._send(message)
+
+    def _begun(self) -> None:
+        self.has_begun = True
+        self.held.begun()
 
     async def open_body(self, status: int, headers: Headers) -> None:
         """Raises InternalError: nothing is passed through to a chat."""
@@ -156,8 +168,7 @@ class ChatClient:
     def fail(self, error: ProxyError) -> None:
         """It cannot go on, and its exchange has nothing to say about it."""
         self._forget()
-        told = object_of(parse(error.openai_body()).get("error"))
-        self._end(self._framing.failed(told, None, None))
+        self._end(self._framing.failed(error.told(), None, None))
 
     def cancelled(self) -> None:
         """It was ended, as its client asked."""
@@ -171,7 +182,7 @@ class ChatClient:
             self.has_ended = True
             self._socket.abort()
         else:
-            self.fail(ClientStalled("no more events were asked for in time; the chat is over"))
+            self.fail(ClientStalled(_STALLED))
 
     # --- its pace ------------------------------------------------------------------------------
 
@@ -211,7 +222,7 @@ class ChatClient:
                 async with asyncio.timeout(stall):
                     await self._moved.wait()
             except TimeoutError:
-                self.abort()
+                self.fail(ClientStalled(_STALLED))
 
     def _offer(self, message: bytes) -> None:
         assert self._credit is not None
@@ -261,6 +272,7 @@ class ChatClient:
         return self._sent, self._socket.taken
 
 
+_STALLED: Final = "no more events were asked for in time; the chat is over"
 _CR: Final = 13
 _LF: Final = 10
 _DONE: Final = b"[DONE]"
@@ -279,7 +291,7 @@ def data_of(event: bytes) -> bytes | None:
     ):
         data = event[start + 6 : -2]
     else:
-        data = b"\n".join(one.data for one in Decoder(len(event) + 1).feed(event))
+        data = b"\n".join(one.data for one in Decoder(ANY_SIZE).feed(event))
     if type(event) is NotJson:
         return orjson.dumps(data.decode("utf-8", "replace"))
     if data[:1] == b"{":

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from proxy.core.wire import multiplex
+from proxy.core.wire import event_ids, multiplex
 from proxy.core.wire.handshake import with_key
 from proxy.core.wire.multiplex import Cancel, Framing, More, NoMessage, Start, WrongMessage
 from proxy.core.wire.target import Target
@@ -19,6 +19,7 @@ from proxy.errors import ClientError, Draining, ProxyError, TooManyChats
 from proxy.facts import Facts
 from proxy.house import House
 from proxy.net.aside import aside
+from proxy.net.door import Held
 from proxy.net.websocket import Socket
 from proxy.sockets.chat_client import ChatClient
 from proxy.sockets.crowd import STOPPING, Crowd
@@ -30,7 +31,7 @@ _NOT_OF_A_CHAT: Final = frozenset(
     {"content-encoding", "content-length", "content-type", "idempotency-key", "x-request-id"}
 )
 """True of the upgrade alone, or of each chat another."""
-_PLAIN_EVENTS: Final = ("x-glm-proxy-event-ids", "off")
+_PLAIN_EVENTS: Final = (event_ids.ASKED, "off")
 """Events are told as messages, where an id has no place."""
 
 
@@ -103,8 +104,9 @@ class Chats:
     def _start(self, asked: Start) -> None:
         if asked.id in self.crowd:
             raise WrongMessage("a chat with this id runs already", id=asked.id, param="id")
-        refusal = refuse(self.crowd, self._socket)
-        if refusal is not None:
+        try:
+            held = admit(self.crowd, self._socket, len(asked.body))
+        except ProxyError as refusal:
             self._socket.send(multiplex.failed(asked.id, refusal))
             return
         own = {name for name, _ in asked.headers}
@@ -116,6 +118,7 @@ class Chats:
             raw_path=self._target.path,
             headers=[*headers, *asked.headers],
             body=asked.body,
+            held=held,
             window=asked.window,
         )
         self.crowd.start(asked.id, client)
@@ -128,16 +131,19 @@ async def read(message: Message) -> Start | Cancel | More:
     return await aside(len(message.data), lambda: multiplex.read(message.data))
 
 
-def refuse(crowd: Crowd, socket: Socket, waiting: Sequence[int] = ()) -> ProxyError | None:
-    """Why no further chat can begin now; None: it can. `waiting`: the bytes of each request that is
-    to begin behind another one."""
+def admit(crowd: Crowd, socket: Socket, size: int, waiting: Sequence[int] = ()) -> Held:
+    """What is held of a further chat, whose request has `size` bytes. `waiting`: the bytes of each
+    request that is to begin behind another one. Raises Draining, TooManyChats, Crowded."""
     if socket.closing:
-        return draining()
+        raise draining()
     if crowd.is_full(waiting):
-        return TooManyChats("as many chats run on this WebSocket as may (websocket.max_chats)")
+        raise TooManyChats("as many chats run on this WebSocket as may (websocket.max_chats)")
     if crowd.is_heavy(waiting):
-        return TooManyChats("too many bytes of requests wait on this WebSocket for their answers")
-    return None
+        raise TooManyChats(
+            "too many bytes of requests wait on this WebSocket for their answers, or of answers to"
+            " be read"
+        )
+    return crowd.hold(size)
 
 
 def draining() -> Draining:

@@ -14,6 +14,7 @@ from typing import Final
 from proxy.core.wire.websocket import GOING_AWAY
 from proxy.errors import InternalError, ProxyError
 from proxy.house import House
+from proxy.net.door import Held
 from proxy.net.websocket import Socket
 from proxy.sockets.chat_client import ChatClient
 
@@ -38,15 +39,26 @@ class Crowd:
     def __contains__(self, name: str) -> bool:
         return name in self._chats
 
+    def chat(self, name: str) -> ChatClient | None:
+        """The one that is called so."""
+        return self._chats[name][0] if name in self._chats else None
+
     def is_full(self, waiting: Sequence[int]) -> bool:
         """No further chat fits, besides those `waiting` to begin."""
         return len(self._chats) + len(waiting) >= self._limits.max_chats
 
     def is_heavy(self, waiting: Sequence[int]) -> bool:
-        """The requests that are held, with those `waiting` of so many bytes each, are as large as
-        may be: one is held until its answer begins."""
-        held = sum(chat.content_length for chat, _ in self._chats.values() if not chat.has_begun)
-        return held + sum(waiting) >= _MOST_MESSAGES * self._limits.max_message
+        """The requests that are held, with those `waiting` of so many bytes each, and what was said
+        and not read, are as large as may be: a request is held until its answer begins."""
+        held = sum(chat.held.size for chat, _ in self._chats.values() if not chat.has_begun)
+        unread = self._socket.bytes_out - self._socket.taken if self._socket.paused else 0
+        return held + sum(waiting) + unread >= _MOST_MESSAGES * self._limits.max_message
+
+    def hold(self, size: int) -> Held:
+        """For the request of a chat that is to begin. Raises Crowded."""
+        held = Held(self._socket.store)
+        held.add(size)
+        return held
 
     def start(self, name: str, client: ChatClient, over: Callable[[], None] | None = None) -> None:
         """`over` is called when it has ended, however it did."""
@@ -91,6 +103,7 @@ class Crowd:
 
     def _ended(self, name: str, over: Callable[[], None] | None, task: asyncio.Task[None]) -> None:
         client, _ = self._chats.pop(name)
+        client.held.release()
         self._socket.busy = bool(self._chats)
         if task.cancelled():
             client.cancelled()

@@ -17,14 +17,15 @@ from proxy.core.wire.multiplex import NoMessage, WrongMessage
 from proxy.core.wire.response_socket import Cancel, Create, Framing, Steer
 from proxy.core.wire.target import Target
 from proxy.core.wire.websocket import POLICY, Message
-from proxy.errors import ClientError
+from proxy.errors import ClientError, ProxyError
 from proxy.facts import Facts
 from proxy.house import House
 from proxy.net.aside import aside
+from proxy.net.door import Held
 from proxy.net.websocket import Socket
 from proxy.responding.history import Turns
 from proxy.sockets.chat_client import ChatClient
-from proxy.sockets.chats import MOST_NONSENSE, draining, of_a_chat, refuse
+from proxy.sockets.chats import MOST_NONSENSE, admit, draining, of_a_chat
 from proxy.sockets.crowd import Crowd
 
 
@@ -51,6 +52,8 @@ class ResponseClient(ChatClient):
     def __init__(self, turns: Turns, socket: Socket, framing: Framing, **request: Any) -> None:
         super().__init__(socket, framing, **request)
         self.turns = turns
+        self.response: str | None = None
+        """Its id, as soon as it has one."""
 
 
 class Lanes:
@@ -69,16 +72,16 @@ class Lanes:
         self._target = target
         self._headers = of_a_chat(headers)
         self._peer = peer
-        self._waiting: dict[str | None, deque[Create]] = {}
+        self._waiting: dict[str | None, deque[tuple[Create, Held]]] = {}
         """By lane; one that is here is in use."""
-        self._turns = Turns()
+        self._turns = Turns(socket.store)
         self._nonsense = 0
 
     async def listen(self) -> None:
         """Until the socket is over."""
         while (message := await self._socket.receive()) is not None:
             try:
-                self._obey(await read(message))
+                await self._obey(await read(message))
             except NoMessage as error:
                 self._socket.send(wire.refused(error, None))
                 self._nonsense += 1
@@ -91,10 +94,14 @@ class Lanes:
 
     async def end(self) -> None:
         """The socket is over."""
+        for queue in self._waiting.values():
+            for _, held in queue:
+                held.release()
         self._waiting.clear()
         await self.crowd.end()
+        self._turns.end()
 
-    def _obey(self, asked: Create | Cancel | Steer) -> None:
+    async def _obey(self, asked: Create | Cancel | Steer) -> None:
         match asked:
             case Create():
                 self._queue(asked)
@@ -102,19 +109,22 @@ class Lanes:
                 self._cancel(asked)
             case Steer():
                 self._socket.send(wire.not_steered(asked))
+                await self._socket.drain()  # it may be as large as a message
 
     def _queue(self, asked: Create) -> None:
-        waiting = [one for queue in self._waiting.values() for one in queue]
-        refusal = refuse(self.crowd, self._socket, [len(one.body) for one in waiting])
-        if refusal is not None:
+        waiting = [held.size for queue in self._waiting.values() for _, held in queue]
+        try:
+            held = admit(self.crowd, self._socket, len(asked.body), waiting)
+        except ProxyError as refusal:
             self._socket.send(wire.refused(refusal, asked.lane))
-        elif asked.lane in self._waiting:
-            self._waiting[asked.lane].append(asked)
+            return
+        if asked.lane in self._waiting:
+            self._waiting[asked.lane].append((asked, held))
         else:
             self._waiting[asked.lane] = deque()
-            self._begin(asked)
+            self._begin(asked, held)
 
-    def _begin(self, asked: Create) -> None:
+    def _begin(self, asked: Create, held: Held) -> None:
         client = ResponseClient(
             self._turns,
             self._socket,
@@ -123,6 +133,7 @@ class Lanes:
             raw_path=self._target.path,
             headers=self._headers,
             body=asked.body,
+            held=held,
         )
         self.crowd.start(asked.lane or "", client, partial(self._go_on, asked.lane))
 
@@ -130,15 +141,23 @@ class Lanes:
         """A response is over: the next one of its lane begins, unless the server stops."""
         queue = self._waiting.pop(lane, deque())
         if self._socket.closing:
-            for asked in queue:
+            for asked, held in queue:
+                held.release()
                 self._socket.send(wire.refused(draining(), asked.lane))
         elif queue:
             self._waiting[lane] = queue
-            self._begin(queue.popleft())
+            self._begin(*queue.popleft())
 
     def _cancel(self, asked: Cancel) -> None:
-        if not self.crowd.cancel(asked.lane or ""):
+        name = asked.lane or ""
+        if asked.response is not None and asked.response != self._made(name):
+            raise WrongMessage("this response is not being made on this lane", id=asked.lane)
+        if not self.crowd.cancel(name):
             raise WrongMessage("no response is being made on this lane", id=asked.lane)
+
+    def _made(self, name: str) -> str | None:
+        chat = self.crowd.chat(name)
+        return chat.response if isinstance(chat, ResponseClient) else None
 
 
 async def read(message: Message) -> Create | Cancel | Steer:

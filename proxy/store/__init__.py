@@ -31,7 +31,3 @@ class AnswerStore(Protocol):
 
     async def delete(self, scope: str, key: str) -> bool:
         """Whether it was there. False also where the store cannot tell."""
-
-    async def clear(self) -> int:
-        """Delete all that was kept for this purpose, of all callers; how many there were. Raises
-        StateError: whoever asks for it is to know."""

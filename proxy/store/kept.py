@@ -183,7 +183,8 @@ class Kept:
         return there or waited
 
     async def clear(self, purpose: bytes) -> int:
-        """As `AnswerStore.clear`."""
+        """Delete all that was kept for it, of all callers; how many there were. Raises StateError:
+        whoever asks for it is to know."""
         await self._opened()
         for name in [name for name in self._queue if name.purpose == purpose]:
             self._forget(name)

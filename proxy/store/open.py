@@ -1,4 +1,7 @@
-"""The stores that the settings name: one for each distinct place, opened when it is first used."""
+"""The stores that the settings name: one for all that name it alike, opened when it is first used.
+
+Where they differ, if only in `timeout`, there are two for one place; they find what is there alike.
+"""
 
 from __future__ import annotations
 
@@ -45,9 +48,7 @@ class Stores:
     async def clear(self, purpose: Purpose) -> int:
         """Delete all that was kept for it, of all callers; how many there were. Raises StateError
         where one of the stores cannot be reached."""
-        return sum(
-            [await one.clear(_PURPOSES[purpose]) for one in tuple(self._stores.values())], start=0
-        )
+        return sum([await one.clear(_PURPOSES[purpose]) for one in tuple(self._stores.values())])
 
     async def close(self) -> None:
         """What waits is written, if that is possible soon."""
@@ -68,9 +69,6 @@ class _View(NamedTuple):
 
     async def delete(self, scope: str, key: str) -> bool:
         return await self.store.delete(self.purpose, scope, key)
-
-    async def clear(self) -> int:
-        return await self.store.clear(self.purpose)
 
 
 def _shelf(settings: Settings) -> Shelf:

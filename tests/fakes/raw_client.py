@@ -48,7 +48,7 @@ class RawClient:
     def post(self, path: str, body: bytes, *headers: str) -> None:
         """Send a request; `headers` are whole lines."""
         lines = [f"POST {path} HTTP/1.1", "Host: proxy", f"Content-Length: {len(body)}", *headers]
-        self.writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        self.writer.write("\r\n".join([*lines, "", ""]).encode(errors="surrogateescape") + body)
 
     async def head(self) -> Answer:
         """The status line and the headers."""

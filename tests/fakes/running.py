@@ -62,6 +62,12 @@ async def samples(app: App, name: str) -> list[tuple[dict[str, str], float]]:
     ]
 
 
+async def total(app: App, name: str, **labels: str) -> float:
+    """The sum of those that have these labels."""
+    found = await samples(app, name)
+    return sum(value for of, value in found if labels.items() <= of.items())
+
+
 async def outcomes(app: App, counter: str = "glm_proxy_exchanges_total") -> Counter[str]:
     """How often each outcome is counted on the admin listener."""
     counted: Counter[str] = Counter()

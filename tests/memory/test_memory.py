@@ -17,7 +17,6 @@ from proxy.app import App
 from proxy.config import load
 from proxy.core.record import Record
 from proxy.observe.access_log import fields
-from proxy.observe.metrics import Metrics
 from tests.fakes.raw_client import Answer, RawClient, ask
 from tests.fakes.remembering import (
     CHAT,
@@ -87,19 +86,6 @@ async def nods(call: Call) -> None:
     call.head()
     call.send(b'data: {"choices":[{"delta":{"content":"I see."}}]}\n\ndata: [DONE]\n\n')
     call.finish()
-
-
-@pytest.fixture
-def records(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
-    found: list[Record] = []
-    finish = Metrics.finish
-
-    def keep(metrics: Metrics, record: Record) -> None:
-        found.append(record)
-        finish(metrics, record)
-
-    monkeypatch.setattr(Metrics, "finish", keep)
-    return found
 
 
 # --- a conversation ------------------------------------------------------------------------------

@@ -156,6 +156,13 @@ class _Planner:
             planned.append(self.shot("hedged", (0.75 + 0.03 * n) * length, kind=billed))
         for route in MODELS:
             planned.append(self.shot(route, random.uniform(0, length), kind=_NO_FAULT))
+        # One conversation: what was said in it is told to the model.
+        for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+            planned.append(self.shot("told", share * length, kind=_NO_FAULT, proxy=0))
+        # One question: from the second time on it is answered from the cache.
+        for share in (0.2, 0.5, 0.8):
+            planned.append(self.shot("pooled", share * length, kind=_SILENT, proxy=0))
+        planned += [self._other(share * length, 0, _RESUMED) for share in (0.3, 0.7)]
         shared = random.uniform(0, length)
         planned += [self.shot("shared", shared, proxy=0) for _ in range(2)]
         for share in (0.05, 0.25, 0.5, 0.8):
@@ -231,7 +238,11 @@ class _Planner:
             route="none" if leave is not None and leave.stage == "reading" else route,
             path=MESSAGES if claude else CHAT,
             body=json.dumps(body).encode(),
-            headers={**_headers(self._key(route, kind)), **(kind.headers if kind else {})},
+            headers={
+                **_headers(self._key(route, kind)),
+                **({"x-session-id": "one"} if route == "told" else {}),
+                **(kind.headers if kind else {}),
+            },
             stream=stream,
             leave=leave,
             fault=kind.name if kind else "",
@@ -246,7 +257,8 @@ class _Planner:
         """Whose request it is: a fault must not spoil the limits of others."""
         if kind is not None and kind.name:
             return f"odd-{self._number}"
-        return route if route in ("limited", "shared") else f"{route}-{self._number % _KEYS}"
+        own = ("limited", "shared", "told", "pooled")
+        return route if route in own else f"{route}-{self._number % _KEYS}"
 
     def _kind(self, route: str) -> Kind | None:
         if self._random.random() >= _FAULTY.get(route, 0.0):
@@ -284,16 +296,20 @@ class _Planner:
         seconds = random.uniform(0.15, 0.4) if slow else random.uniform(0.01, 0.15)
         return seconds * min(1.0, self._longest / USUAL_LONGEST)
 
-    def _other(self, at: float, proxy: int) -> Shot:
+    def _other(self, at: float, proxy: int, other: Other | None = None) -> Shot:
         """What is no chat: lists, embeddings, a path that is none of ours."""
-        method, path, asked, route = self._random.choice(_OTHERS)
+        method, path, asked, route = other or self._random.choice(_OTHERS)
         body = None if asked is None else json.dumps(asked).encode()
         number = self._next()
         headers = _headers("others")
         return Shot(number, at, proxy, route, path, body, headers, method, False, False)
 
 
-_OTHERS: Final[tuple[tuple[str, str, dict[str, Any] | None, str], ...]] = (
+Other = tuple[str, str, dict[str, Any] | None, str]
+"""Method, path, body, and the route that takes it."""
+
+_RESUMED: Final[Other] = ("GET", "/v1/streams/none", None, "none")
+_OTHERS: Final[tuple[Other, ...]] = (
     ("GET", "/v1/models", None, "none"),
     ("POST", "/v1/embeddings", {"model": "embedding-3", "input": "a word"}, "default"),
     ("POST", "/v1/images/generations", {"model": "cogview-3", "prompt": "x" * 400}, "default"),
@@ -303,8 +319,9 @@ _OTHERS: Final[tuple[tuple[str, str, dict[str, Any] | None, str], ...]] = (
 
 
 def _prompt(route: str, number: int) -> str:
-    """Brief, so that the profile's thinking is too; the same for those that share an answer."""
-    return "say hello" if route == "shared" else f"say hello, number {number}"
+    """Brief, so that the profile's thinking is too; the same for those that share an answer, or
+    get it again."""
+    return "say hello" if route in ("shared", "pooled") else f"say hello, number {number}"
 
 
 def _headers(key: str) -> dict[str, str]:

@@ -42,12 +42,12 @@ def proxy(
         "stream": {"heartbeat": "2s"},
         "timeouts": {"first_token": "20s", "idle": "8s"},
         "attempts": {"retries": 1, "breaker": {"failures": 4, "within": "10s", "open_for": "2s"}},
-        "routes": [*_simple(), *_busy()],
+        "routes": [*_simple(folder, port), *_busy()],
         "log": {"format": "json", "level": "warning"},
     }
 
 
-def _simple() -> list[dict[str, Any]]:
+def _simple(folder: Path, port: int) -> list[dict[str, Any]]:
     return [
         _route("plain", {"endpoint": "north"}, admission={"limit": "off"}),
         _route("http1", {"endpoint": "south"}, admission={"limit": "off"}),
@@ -63,9 +63,15 @@ def _simple() -> list[dict[str, Any]]:
             "told",
             {"endpoint": "north"},
             stream={"emit_metadata": True, "text_buffer_size": 12, "text_buffer_max_delay": "50ms"},
+            memory={"store": f"sqlite:{folder}/memory-{port}.db", "wait": "20ms"},
         ),
         _route("folded", {"endpoint": "south"}, stream={"upgrade": True}),
-        _route("pooled", {"endpoint": "north", "keys": "pooled"}),
+        _route(
+            "pooled",
+            {"endpoint": "north", "keys": "pooled"},
+            cache={"store": f"sqlite:{folder}/answers-{port}.db"},
+            on_disconnect={"keep": "10s"},
+        ),
     ]
 
 

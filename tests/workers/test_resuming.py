@@ -70,7 +70,7 @@ async def elsewhere(
             *one.data, local_addr=(source, 0)
         )
         lines = [f"GET /v1/streams/{name} HTTP/1.1", "Host: proxy", *headers, "", ""]
-        client.writer.write("\r\n".join(lines).encode())
+        client.writer.write("\r\n".join(lines).encode(errors="surrogateescape"))
         async with asyncio.timeout(20):
             answer = await client.whole()
         client.writer.close()
@@ -114,6 +114,7 @@ async def test_another_worker_tells_what_the_one_that_keeps_it_would(tmp_path: P
             (404, []),
             (400, [CALLER, "Last-Event-ID: 99"]),
             (400, [CALLER, "Last-Event-ID: x"]),
+            (400, [f"{CALLER}\udcff"]),  # not without that byte
         ):
             refused = await elsewhere(one, name, owner, *headers)
             assert refused.status == status

@@ -7,18 +7,14 @@ for it too, and what broke off is an error with a status and never half an answe
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 import orjson
 
 from proxy.core.wire.dialect import object_of
 from proxy.core.wire.fold_anthropic import AnthropicAnswer
 from proxy.core.wire.fold_glm import GlmAnswer
-from proxy.core.wire.sse import Decoder
+from proxy.core.wire.sse import ANY_SIZE, Decoder
 from proxy.errors import UpstreamProtocolError
-
-_ANY_SIZE: Final = 1 << 62
-"""The pipe has judged each event."""
 
 
 class Fold:
@@ -33,7 +29,7 @@ class Fold:
         self.error: bytes | None = None
         self.size = 0
         self._answer = AnthropicAnswer() if dialect == "anthropic" else GlmAnswer()
-        self._decoder = Decoder(_ANY_SIZE)
+        self._decoder = Decoder(ANY_SIZE)
         self._is_readable = True
 
     def take(self, events: Iterable[bytes]) -> None:

@@ -11,12 +11,11 @@ import orjson
 from proxy.core.flow.fold import Fold
 from proxy.core.flow.unfold import unfold
 from proxy.core.wire.dialect import object_of
-from proxy.core.wire.sse import Decoder
+from proxy.core.wire.sse import ANY_SIZE, Decoder
 from proxy.errors import UpstreamProtocolError
 
 _FORM: Final = b"glm-proxy answer 1\n"
 _USAGE_ALONE: Final = b'"choices":[]'
-_ANY_SIZE: Final = 1 << 62
 
 
 class Read(NamedTuple):
@@ -127,7 +126,7 @@ def _may_be_usage_alone(event: bytes) -> bool:
 def _is_usage_alone(event: bytes) -> bool:
     if not _may_be_usage_alone(event):
         return False
-    found = Decoder(_ANY_SIZE).feed(event)
+    found = Decoder(ANY_SIZE).feed(event)
     if len(found) != 1:
         return False
     try:

@@ -9,12 +9,11 @@ import orjson
 
 from proxy.core.wire.dialect import object_of, parse, text_of
 from proxy.core.wire.messages import text_in
-from proxy.core.wire.sse import Decoder
+from proxy.core.wire.sse import ANY_SIZE, Decoder
 
 _AT_ONCE: Final = 16 * 1024
 """Bytes of events that are read together: so the stream's first events, which somebody waits for,
 are passed on without being read again, and never is so much left that others would wait for it."""
-_ANY_SIZE: Final = 1 << 62
 _LARGEST: Final = 1 << 20
 """Bytes of a whole answer that is looked at: others would wait for a larger one."""
 
@@ -90,7 +89,7 @@ def _values(raw: bytes) -> Iterator[dict[str, object]]:
     try:
         yield object_of(orjson.loads(raw[start + 5 :]))
     except orjson.JSONDecodeError:
-        for event in Decoder(_ANY_SIZE).feed(raw):
+        for event in Decoder(ANY_SIZE).feed(raw):
             yield parse(event.data)
 
 

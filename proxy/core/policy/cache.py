@@ -27,7 +27,7 @@ _COMPLETE: Final = {
 _SAYS_NOTHING: Final = frozenset({"request_id", "stream", "stream_options"})
 """Fields that change how an answer is told, or nothing. What tells a caller's own users apart
 (`user`, `user_id`, `metadata`) is not among them: they do not share answers."""
-MEANING: Final = ("accept-language", "anthropic-")
+_MEANING: Final = ("accept-language", "anthropic-")
 """How request headers begin that change what is answered; others only say who asks."""
 
 
@@ -51,7 +51,7 @@ def wish_of(headers: Iterable[tuple[str, str]]) -> Wish:
 def with_meaning(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """Those that change what is answered, in the order of their names."""
     lower = ((name.lower(), value) for name, value in headers)
-    return tuple(sorted(pair for pair in lower if pair[0].startswith(MEANING)))
+    return tuple(sorted(pair for pair in lower if pair[0].startswith(_MEANING)))
 
 
 def is_one_answer(fields: Mapping[str, Any]) -> bool:

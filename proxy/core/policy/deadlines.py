@@ -12,9 +12,9 @@ from typing import Final
 
 from proxy.config import Timeouts
 from proxy.config.units import as_duration
+from proxy.core.wire.headers import DEADLINE
 from proxy.errors import ClientError
 
-PREFIX: Final = "x-glm-proxy-timeout-"
 LEAST: Final = 0.01
 """Seconds. Less is taken for this: it fails at once all the same, and in an orderly way."""
 
@@ -30,7 +30,7 @@ def overridden(timeouts: Timeouts, headers: Mapping[str, str]) -> Timeouts:
     wanted = {
         _deadline(name): _seconds(name, value)
         for name, value in headers.items()
-        if name.startswith(PREFIX)
+        if name.startswith(DEADLINE)
     }
     if not wanted:
         return timeouts
@@ -40,10 +40,12 @@ def overridden(timeouts: Timeouts, headers: Mapping[str, str]) -> Timeouts:
 
 
 def _deadline(header: str) -> str:
-    name = _DEADLINES.get(header.removeprefix(PREFIX))
+    name = _DEADLINES.get(header.removeprefix(DEADLINE))
     if name is None:
         known = ", ".join(_DEADLINES)
-        raise ClientError(f"there is no header {header[:64]}; after {PREFIX} comes one of {known}")
+        raise ClientError(
+            f"there is no header {header[:64]}; after {DEADLINE} comes one of {known}"
+        )
     return name
 
 

@@ -16,9 +16,10 @@ from proxy.errors import ClientError
 
 STREAM: Final = "x-glm-proxy-stream"
 """The response header that tells the id by which a stream can be fetched."""
-_ASKED: Final = "x-glm-proxy-event-ids"
+ASKED: Final = "x-glm-proxy-event-ids"
 """The request header that says whether events carry ids: `on` or `off`."""
-_LAST: Final = "last-event-id"
+LAST: Final = "last-event-id"
+"""The request header that names the last event received."""
 _LAST_QUERY: Final = "last_event_id"
 _DATA: Final = re.compile(rb"(?:\A|[\r\n])data[:\r\n]")
 _NUMBER: Final = re.compile(r"[0-9]{1,15}")
@@ -33,7 +34,7 @@ def are_numbered(dialect: str, headers: Pairs) -> bool:
     Some clients of OpenAI's dialect break on a line that is not `data:`, so there they are only on
     request.
     """
-    asked = (_first(headers, _ASKED) or "").strip().lower()
+    asked = (_first(headers, ASKED) or "").strip().lower()
     return asked == "on" or (asked != "off" and dialect == "anthropic")
 
 
@@ -71,7 +72,7 @@ def received(headers: Pairs, query: str) -> int:
 
     The query has it for those who cannot set a header. Raises ClientError for what is no number.
     """
-    found = _first(headers, _LAST) or _first(parse_qsl(query), _LAST_QUERY)
+    found = _first(headers, LAST) or _first(parse_qsl(query), _LAST_QUERY)
     if not found:
         return 0
     if not _NUMBER.fullmatch(found.strip()):

@@ -40,6 +40,8 @@ JSON: Final = ("content-type", "application/json")
 ALLOW: Final = "allow"
 CHALLENGE: Final = ("www-authenticate", 'Bearer realm="glm-proxy"')
 """With every 401 (RFC 9110 §11.6.1, RFC 6750 §3)."""
+DEADLINE: Final = "x-glm-proxy-timeout-"
+"""How the headers begin that set deadlines: see `proxy.core.policy.deadlines`."""
 
 # --- towards the upstream ----------------------------------------------------------------------
 

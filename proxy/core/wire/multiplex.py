@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from proxy.core.wire.dialect import object_of, parse
+from proxy.core.wire.headers import DEADLINE
 from proxy.core.wire.members import MAX_DEPTH, count, members
 from proxy.core.wire.request import MOST_VALUES
 from proxy.core.wire.values import has_more_values
@@ -42,7 +43,6 @@ _HEADERS: Final = frozenset(
     }
 )
 """What a chat may say for itself; who asks, and for which route, the WebSocket's own say."""
-_HEADER_PREFIX: Final = "x-glm-proxy-timeout-"
 _LONGEST_HEADER: Final = 512
 _MEMBER: Final = re.compile(r"[a-z_]{1,32}")
 _STARTS: Final = frozenset({"id", "body", "window", "headers"})
@@ -88,7 +88,9 @@ def read(data: bytes) -> Start | Cancel | More:
     """What a client's text message asks for. Raises WrongMessage and nothing else."""
     if has_more_values(data, MOST_VALUES):
         raise WrongMessage(f"the message has more than {MOST_VALUES} values; send fewer")
-    fields = _object(data)
+    fields = parse(data)
+    if not fields:
+        raise NoMessage('the message is no JSON object such as {"id": "a", "body": {…}}')
     if count(data) != len(fields):
         text = f"the message has a member twice, or is nested more than {MAX_DEPTH} levels deep"
         raise WrongMessage(text, id=_own_id(fields))
@@ -107,16 +109,6 @@ def read(data: bytes) -> Start | Cancel | More:
             return More(id, _events(fields["more"], id, "more"))
         case _:
             raise WrongMessage("send one of body, cancel and more with an id", id=id)
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        fields = orjson.loads(data)
-    except orjson.JSONDecodeError:  # its text quotes the message
-        fields = None
-    if not isinstance(fields, dict) or not fields:
-        raise NoMessage('the message is no JSON object such as {"id": "a", "body": {…}}')
-    return fields
 
 
 def _own_id(fields: Mapping[str, Any]) -> str | None:
@@ -170,9 +162,9 @@ def _headers(fields: Mapping[str, Any], id: str) -> tuple[tuple[str, str], ...]:
 
 
 def _header(name: str, value: object, id: str) -> str:
-    if name.lower() not in _HEADERS and not name.lower().startswith(_HEADER_PREFIX):
+    if name.lower() not in _HEADERS and not name.lower().startswith(DEADLINE):
         known = ", ".join(sorted(_HEADERS))
-        text = f"a chat may have the headers {known} and {_HEADER_PREFIX}*; send no other"
+        text = f"a chat may have the headers {known} and {DEADLINE}*; send no other"
         raise WrongMessage(text, id=id, param="headers")
     if isinstance(value, str) and len(value) <= _LONGEST_HEADER and value.isprintable():
         return value
@@ -238,20 +230,11 @@ def not_running(id: str) -> bytes:
 
 def failed(id: str, error: ProxyError) -> bytes:
     """A chat that cannot begin."""
-    return Framing(id).failed(_told(error), error.status, {})
+    return Framing(id).failed(error.told(), error.status, {})
 
 
 def refused(error: ClientError) -> bytes:
     """To a message that cannot be obeyed, with the id if there is one."""
     id = error.id if isinstance(error, WrongMessage) else None
     told = {} if id is None else {"id": id}
-    return orjson.dumps({**told, "error": _told(error)})
-
-
-def _told(error: ProxyError) -> dict[str, str | None]:
-    return {
-        "code": error.code,
-        "message": error.message,
-        "type": error.type,
-        "param": error.param,
-    }
+    return orjson.dumps({**told, "error": error.told()})

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from proxy.core.wire.dialect import parse
 from proxy.core.wire.members import MAX_DEPTH, count, members, splice
 from proxy.core.wire.multiplex import LONGEST_ID, NoMessage, WrongMessage
 from proxy.core.wire.request import MOST_VALUES
@@ -47,7 +48,9 @@ def read(data: bytes) -> Create | Cancel | Steer:
     """What a client's text message asks for. Raises WrongMessage, whose `id` is the lane."""
     if has_more_values(data, MOST_VALUES):
         raise WrongMessage(f"the message has more than {MOST_VALUES} values; send fewer")
-    fields = _object(data)
+    fields = parse(data)
+    if not fields:
+        raise NoMessage('the message is no JSON object such as {"type": "response.create", …}')
     lane = _lane(fields)
     if count(data) != len(fields):
         text = f"the message has a member twice, or is nested more than {MAX_DEPTH} levels deep"
@@ -70,16 +73,6 @@ def read(data: bytes) -> Create | Cancel | Steer:
 
 _EDITS: Final = {"type": None, "stream_id": None, "generate": None, "stream": b"true"}
 """A response on a WebSocket is always a stream."""
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        fields = orjson.loads(data)
-    except orjson.JSONDecodeError:  # its text quotes the message
-        fields = None
-    if not isinstance(fields, dict) or not fields:
-        raise NoMessage('the message is no JSON object such as {"type": "response.create", …}')
-    return fields
 
 
 def _lane(fields: Mapping[str, Any]) -> str | None:
@@ -142,7 +135,7 @@ class Framing:
 
     def broken(self, data: bytes, *, told: bool) -> bytes | None:
         """It ended with the event `data`, which was sent already if it is `told`."""
-        said = _said(data)
+        said = parse(data)
         if said.get("type") == "error" and "error" not in said:
             said = {"error": {key: said.get(key) for key in ("code", "message", "param")}} | said
             return None if told else self.event(orjson.dumps({"status": None, **said}))
@@ -161,20 +154,11 @@ class Framing:
 _TERMINAL: Final = frozenset({"error", "response.failed", "response.incomplete"})
 
 
-def _said(data: bytes) -> dict[str, Any]:
-    try:
-        said = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
 def refused(error: ProxyError, lane: str | None) -> bytes:
     """To a message that cannot be obeyed."""
     if isinstance(error, WrongMessage):
         lane = error.id
-    told = {"code": error.code, "message": error.message, "param": error.param, "type": error.type}
-    return _error(told, error.status, lane)
+    return _error(error.told(), error.status, lane)
 
 
 def not_steered(asked: Steer) -> bytes:

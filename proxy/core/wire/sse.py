@@ -25,6 +25,9 @@ _NOT_BLANK: Final = re.compile(rb"[^\r\n]")
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 _NOT_SENT_ALONE: Final = frozenset((b"event", b"id", b"retry"))
 
+ANY_SIZE: Final = 1 << 62
+"""The limit for events that were judged before, by the pipe that let them in."""
+
 
 class Event(NamedTuple):
     """One event. `data` is empty for a block of comments (or of fields nobody knows)."""

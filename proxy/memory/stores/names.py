@@ -8,7 +8,7 @@ import sqlite3
 
 
 class Names:
-    """What callers and sessions are called in the file."""
+    """Under the salt of one file."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         (self._salt,) = db.execute("SELECT salt FROM about").fetchone()

@@ -77,7 +77,7 @@ def told(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise _explained(path, error) from None
     except OSError as error:
-        why = f"{error.strerror}; see to its folder, or name another file in state"
+        why = f"{error.strerror}; see to its folder, or name another file"
         raise StateError(f"{path} cannot be used: {why}") from None
 
 
@@ -175,7 +175,7 @@ def _recognize(connection: sqlite3.Connection, path: Path, schema: Schema) -> in
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application != schema.application and (application or version or tables):
-        raise StateError(f"{path} belongs to another program; name another file in state")
+        raise StateError(f"{path} belongs to another program; name another file")
     if version > schema.version:
         raise StateError(
             f"{path} was written by a newer glm-proxy (form {version}; this one knows"

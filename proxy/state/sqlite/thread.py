@@ -71,7 +71,7 @@ class DatabaseThread(Generic[C]):
         """What `work` returns. Raises StateError; what else it raises is a defect. If nobody waits
         for it any more before it begins, it is not done."""
         if self._thread is None:
-            raise StateError("state is closed")
+            raise StateError(f"{self._name} is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
             self._jobs.put_nowait(_Job(work, future))

@@ -23,6 +23,7 @@ from proxy.memory.store import Item, StoreFailed
 from proxy.memory.stores.answers import deleted_of, items_of
 from proxy.memory.stores.http import HttpStore
 from proxy.memory.stores.open import open_memory
+from tests.fakes.until import until
 from tests.memory.stores.files import said
 from tests.memory.stores.service import Say, answering, calling, raw, serving, silence
 
@@ -267,7 +268,7 @@ async def test_a_probe_that_nobody_waits_for_keeps_nobody_out() -> None:
         clock.go(7.0)
         service.say = silence
         probe = asyncio.create_task(store.search("a", "s", "x", 8))
-        await asyncio.sleep(0.05)
+        await until(lambda: len(service.asked) == 2)
         probe.cancel()
         await asyncio.gather(probe, return_exceptions=True)
         service.say = HELLO

@@ -119,8 +119,8 @@ _TAKES: Final[Mapping[str, Callable[[Messages, Item, str], None]]] = {
     "function_call_output": Messages._answer,
     "item_reference": Messages._reference,
 }
-_SKIPPED: Final = frozenset({"web_search_call"})
-"""Told by us, and nothing that a model has to read again."""
+_SKIPPED: Final = ("web_search_call",)
+"""Told by us, and nothing that a model has to read again. A type may be no word, and not hashed."""
 _KNOWN: Final = "known are message, function_call, function_call_output and reasoning"
 
 

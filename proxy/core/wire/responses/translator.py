@@ -43,10 +43,8 @@ from proxy.core.wire.responses.output import (
     Text,
     tell_search,
 )
-from proxy.core.wire.sse import Decoder
+from proxy.core.wire.sse import ANY_SIZE, Decoder
 
-_ANY_SIZE: Final = 1 << 62
-"""The pipe has judged each event."""
 _START: Final = b"data: "
 _MOST_SOURCES: Final = 100
 
@@ -68,7 +66,7 @@ class Translator:
         self._calls: list[Call] = []
         self._usage: Usage | None = None
         self._finish_reason: str | None = None
-        self._decoder = Decoder(_ANY_SIZE)
+        self._decoder = Decoder(ANY_SIZE)
 
     @property
     def items(self) -> list[Item]:
