@@ -175,6 +175,8 @@ def test_two_paths_of_one_api_and_headers_that_say_who_asks_are_not() -> None:
         ("no-store", False, False),
         ("No-Cache", False, True),
         ("max-age=0", False, True),
+        ('private,max-age = "00"', False, True),
+        ("no-cache=x", False, True),
         ("private, no-store", False, False),
         ("max-age=60", True, True),
         ("no-transform", True, True),

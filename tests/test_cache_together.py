@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from proxy.app import App
@@ -113,6 +115,37 @@ async def test_a_stream_does_not_wait_for_the_end_of_a_whole_answer(tmp_path: Pa
         got = await answers([*first, *second])
         assert {number_of(answer) for answer in got} == {1, 2}
         assert await results(app) == {"miss": 2}
+
+
+async def test_nobody_waits_for_an_answer_whose_client_does_not_read_it(tmp_path: Path) -> None:
+    delta = {"index": 0, "delta": {"content": "long " * 400_000}}
+    big = b"data: " + orjson.dumps({"id": "chat-1", "choices": [delta]}) + b"\n\n"
+
+    async def script(call: Call) -> None:
+        if len(upstream.calls) > 1:
+            await Oracle()(call)
+            return
+        call.head()
+        call.send(b"".join([big, big, *chunks(1)[1:]]))
+        call.finish()
+
+    async with scene(tmp_path, script, max_answer="8MiB") as (upstream, app, stack):
+        stuck = socket.socket()
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(stuck, app.data_address)
+        _, writer = await asyncio.open_connection(sock=stuck, limit=1)  # it reads next to nothing
+        client = RawClient(app.data_address)
+        client.writer = writer
+        client.post(CHAT, chat())
+        await until(lambda: app.house.fetches)
+        (fetch,) = app.house.fetches.values()
+        await until(lambda: fetch.is_held_up)
+        rest = await asking(app, stack, 5, stream=False, before=1)
+        got = await answers(rest)
+        assert [answer.status for answer in got] == [200] * 5
+        assert len(upstream.calls) == 2  # one for the five
+        writer.transport.abort()
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -443,6 +443,16 @@ WRONG = [
     ("routes: [{name: a, memory: {store: 7}}]", "routes[0].memory.store", "must be a URL"),
     ("routes: [{name: a, cache: {store: memory}}]", "routes[0].cache.store.url", "sqlite:PATH"),
     (
+        "routes: [{name: a, cache: {store: sqlite:a.db, max_answer: 64MiB}}]",
+        "routes[0].cache.max_answer",
+        "at most 16MiB",
+    ),
+    (
+        "routes: [{name: a, cache: {store: {url: sqlite:a.db, max_size: 1MiB}, max_answer: 2MiB}}]",
+        "routes[0].cache.max_answer",
+        "more than store.max_size",
+    ),
+    (
         "routes: [{name: a, share: true, memory: {store: sqlite:m.db}}]",
         "routes[0].share",
         "cannot go with memory",

@@ -33,6 +33,8 @@ from proxy.net.replay import Replay
 
 _SKEW = 60.0
 """Seconds that another machine's clock may be ahead of ours."""
+_PATIENCE = 1.0
+"""Seconds after which it is looked whether those who ask still read."""
 _EVENT_STREAM = ("content-type", "text/event-stream;charset=UTF-8")
 
 
@@ -100,7 +102,7 @@ class Cached:
         return Name(scope_of(facts.caller, policy.caller_key(self._headers)), key)
 
     def _new_keeper(self, name: Name, fetch: Fetch | None) -> Keeper:
-        return Keeper(self._house, self._facts, self._settings, name, fetch)
+        return Keeper(self._house, self._client, self._facts, self._settings, name, fetch)
 
     # --- looking -----------------------------------------------------------------------------
 
@@ -108,13 +110,13 @@ class Cached:
         """What is kept, or comes for somebody who asks it now; None: it has to be asked for."""
         table = self._house.fetches
         while (fetch := table.get(name)) is not None:
-            found = await self._waited(fetch.answered if waits else fetch.looked)
+            found = await self._waited(fetch, fetch.answered if waits else fetch.looked)
             if found is not None:
                 return found
             if waits and fetch.has_failed:
                 self.keeper = self._new_keeper(name, None)
                 return None
-            if not fetch.is_over:
+            if table.get(name) is fetch:
                 self.keeper = self._new_keeper(name, fetch)
                 return None
         fetch = Fetch(table, name)
@@ -128,16 +130,22 @@ class Cached:
             fetch.looked.settle(None)
             self.keeper = keeper
         else:
-            fetch.leave(found, failed=False)
+            fetch.leave(self._client, found, failed=False)
         return found
 
-    async def _waited(self, awaited: Awaited[KeptAnswer]) -> KeptAnswer | None:
+    async def _waited(self, fetch: Fetch, awaited: Awaited[KeptAnswer]) -> KeptAnswer | None:
+        """None also where those who ask do not read what comes: then it is asked anew."""
         place, facts = awaited.place(), self._facts
         facts.on_interrupt = place.end
         try:
+            while not await place.comes(_PATIENCE):
+                if fetch.is_held_up:
+                    fetch.forsake()
+                    return None
             return await place.value()
         finally:
             facts.on_interrupt = None
+            place.leave()
 
     async def _kept(self, name: Name) -> KeptAnswer | None:
         """What the store has, if it is what this version keeps and still good."""

@@ -9,7 +9,7 @@ from proxy.core.policy.cache import is_complete
 from proxy.errors import ClientGone
 from proxy.facts import Facts
 from proxy.house import House
-from proxy.net.halves import HEARTBEAT
+from proxy.net.halves import HEARTBEAT, Writer
 
 _HEARTBEATS = [HEARTBEAT]
 
@@ -18,10 +18,17 @@ class Keeper:
     """Of one exchange: a `proxy.listening.Listener`."""
 
     def __init__(
-        self, house: House, facts: Facts, settings: Cache, name: Name, fetch: Fetch | None
+        self,
+        house: House,
+        client: Writer,
+        facts: Facts,
+        settings: Cache,
+        name: Name,
+        fetch: Fetch | None,
     ) -> None:
         """`fetch`: who wants the same answer; None: nobody is to wait for this one."""
         self._house = house
+        self._client = client
         self._facts = facts
         self._settings = settings
         self._name = name
@@ -33,7 +40,7 @@ class Keeper:
         self._has_end = False
         self._began: float | None = None
         if fetch is not None:
-            fetch.join()
+            fetch.join(client)
 
     def take(self, events: list[bytes], last: bool) -> None:
         if self._is_too_large or events == _HEARTBEATS:
@@ -56,7 +63,7 @@ class Keeper:
         answer = self._answer() if completed else None
         is_first = fetch is None or not fetch.is_over
         if fetch is not None:
-            fetch.leave(answer, failed=self._facts.outcome != ClientGone.code)
+            fetch.leave(self._client, answer, failed=self._facts.outcome != ClientGone.code)
         if answer is not None and is_first:
             store = self._house.answers.of(self._settings.store, "cache")
             store.put(*self._name, answer.packed(), self._settings.ttl)

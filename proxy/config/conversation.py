@@ -135,9 +135,19 @@ class Cache(Section):
     ttl: Span = 3600.0
     """How long an answer may be used."""
     max_answer: Bytes = 1 << 20
-    """Largest answer that is kept."""
+    """Largest answer that is kept, up to 16MiB."""
     replay: Literal["at_once", "recorded"] = "at_once"
     """How a stream is told again: all at once, or at the pace it came."""
+
+    @field_validator("max_answer")
+    @classmethod
+    def _storable(cls, size: int, info: ValidationInfo) -> int:
+        store = info.data.get("store")
+        if size > _LARGEST_ANSWER:
+            raise ValueError("must be at most 16MiB: a larger answer is not kept")
+        if store is not None and size > store.max_size:
+            raise ValueError("is more than store.max_size: nothing so large would be kept")
+        return size
 
 
 class WebSocketLimits(Section):
@@ -189,6 +199,8 @@ class OnDisconnect(NamedTuple):
         return f"{self.action}: {_DURATION.text(self.seconds)}"
 
 
+_LARGEST_ANSWER: Final = 16 << 20
+"""Bytes. A store takes values of twice as much: with an answer the times of its events are kept."""
 _DURATION: Final = Quantity(DURATION)
 _ORIGIN: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
 _EXAMPLE: Final = "cancel, {drain: 30s} or {keep: 60s}"

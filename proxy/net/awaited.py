@@ -53,6 +53,11 @@ class Place(Generic[T]):
     def __init__(self, future: asyncio.Future[T | None]) -> None:
         self._future = future
 
+    async def comes(self, timeout: float) -> bool:
+        """Whether it, or an end of the waiting, is there within `timeout` seconds."""
+        await asyncio.wait((self._future,), timeout=timeout)
+        return self._future.done()
+
     async def value(self) -> T | None:
         """Raises the error that it was ended for."""
         return await self._future
@@ -61,3 +66,7 @@ class Place(Generic[T]):
         """Wait no longer."""
         if not self._future.done():
             self._future.set_exception(error)
+
+    def leave(self) -> None:
+        """It is not waited in any more. Idempotent."""
+        self._future.cancel()

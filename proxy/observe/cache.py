@@ -28,8 +28,7 @@ class Cache(Group):
         self.failures = Counters(
             registry,
             "glm_proxy_cache_failures_total",
-            "What was asked of a store of answers, a cache or of responses, and was not done, or not"
-            " in time.",
+            "What was asked of a store of answers or responses and was not done, or not in time.",
             ("operation",),
         )
         self.stored = Gauge(

@@ -175,6 +175,11 @@ class ChatClient:
         self._forget()
         self._end(self._framing.cancelled())
 
+    @property
+    def is_told(self) -> bool:
+        """The last of its messages was sent."""
+        return self.has_ended and self._ending is None
+
     def abort(self) -> None:
         """The client reads nothing of it. Where it reads nothing at all, the socket is at fault."""
         if self._socket.paused:

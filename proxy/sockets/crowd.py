@@ -32,25 +32,30 @@ class Crowd:
         self._socket = socket
         self._limits = house.config.websocket
         self._stall = house.config.stream.client_stall
-        self._chats: dict[str, tuple[ChatClient, asyncio.Task[None]]] = {}
+        self._chats: dict[ChatClient, asyncio.Task[None]] = {}
+        self._named: dict[str, ChatClient] = {}
         socket.on_flow = self._flow
         socket.on_drain = self._go_when_empty
 
     def __contains__(self, name: str) -> bool:
-        return name in self._chats
+        """Whether such a chat has something to say. One that has said its last message has not:
+        its task may have a moment to go, but its client may use the name again."""
+        chat = self._named.get(name)
+        return chat is not None and not chat.is_told
 
     def chat(self, name: str) -> ChatClient | None:
         """The one that is called so."""
-        return self._chats[name][0] if name in self._chats else None
+        return self._named.get(name)
 
     def is_full(self, waiting: Sequence[int]) -> bool:
         """No further chat fits, besides those `waiting` to begin."""
-        return len(self._chats) + len(waiting) >= self._limits.max_chats
+        running = sum(not chat.is_told for chat in self._chats)
+        return running + len(waiting) >= self._limits.max_chats
 
     def is_heavy(self, waiting: Sequence[int]) -> bool:
         """The requests that are held, with those `waiting` of so many bytes each, and what was said
         and not read, are as large as may be: a request is held until its answer begins."""
-        held = sum(chat.held.size for chat, _ in self._chats.values() if not chat.has_begun)
+        held = sum(chat.held.size for chat in self._chats if not chat.has_begun)
         unread = self._socket.bytes_out - self._socket.taken if self._socket.paused else 0
         return held + sum(waiting) + unread >= _MOST_MESSAGES * self._limits.max_message
 
@@ -63,27 +68,28 @@ class Crowd:
     def start(self, name: str, client: ChatClient, over: Callable[[], None] | None = None) -> None:
         """`over` is called when it has ended, however it did."""
         task = asyncio.create_task(self._live(client))
-        self._chats[name] = client, task
+        self._chats[client] = task
+        self._named[name] = client
         self._socket.busy = True
-        task.add_done_callback(partial(self._ended, name, over))
+        task.add_done_callback(partial(self._ended, name, client, over))
 
     def cancel(self, name: str) -> bool:
-        """Whether there was such a chat; it is told so when its upstream has been."""
-        chat = self._chats.get(name)
-        if chat is not None:
-            chat[1].cancel()
-        return chat is not None
+        """Whether such a chat was not over; it is told so when its upstream has been."""
+        if name not in self:
+            return False
+        self._chats[self._named[name]].cancel()
+        return True
 
     def grant(self, name: str, events: int) -> None:
         """So many more events of a chat may be sent; one that is over needs no more."""
-        chat = self._chats.get(name)
+        chat = self._named.get(name)
         if chat is not None:
-            chat[0].grant(events)
+            chat.grant(events)
 
     def interrupt(self, error: ProxyError) -> None:
         """The time to finish is over. The exchanges of the chats are told so themselves; what was
         only held back for its client is not sent any more."""
-        for client, _ in tuple(self._chats.values()):
+        for client in tuple(self._chats):
             if client.has_ended:
                 client.fail(error)
         self._go_when_empty()
@@ -91,7 +97,7 @@ class Crowd:
     async def end(self) -> None:
         """The socket is over: so are all its chats, at once."""
         self._socket.on_flow = self._socket.on_drain = None
-        tasks = [task for _, task in self._chats.values()]
+        tasks = list(self._chats.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -101,8 +107,16 @@ class Crowd:
         client.on_flow = None
         await client.emptied(self._stall)
 
-    def _ended(self, name: str, over: Callable[[], None] | None, task: asyncio.Task[None]) -> None:
-        client, _ = self._chats.pop(name)
+    def _ended(
+        self,
+        name: str,
+        client: ChatClient,
+        over: Callable[[], None] | None,
+        task: asyncio.Task[None],
+    ) -> None:
+        del self._chats[client]
+        if self._named[name] is client:
+            del self._named[name]
         client.held.release()
         self._socket.busy = bool(self._chats)
         if task.cancelled():
@@ -115,7 +129,7 @@ class Crowd:
             self._go_when_empty()
 
     def _flow(self, paused: bool) -> None:
-        for client, _ in tuple(self._chats.values()):
+        for client in tuple(self._chats):
             client.socket_flow(paused)
 
     def _go_when_empty(self) -> None:

@@ -31,6 +31,11 @@ _MEANING: Final = ("accept-language", "anthropic-")
 """How request headers begin that change what is answered; others only say who asks."""
 
 
+_SPELLING: Final = re.compile(r"[\s\"]")
+"""An argument may be quoted (RFC 9111 §5.2)."""
+_ANEW: Final = re.compile(r"no-cache(=.*)?|max-age=0+")
+
+
 class Wish(NamedTuple):
     """What a caller wants of the cache (RFC 9111 §5.2.1)."""
 
@@ -43,9 +48,9 @@ def wish_of(headers: Iterable[tuple[str, str]]) -> Wish:
     said: set[str] = set()
     for name, value in headers:
         if name.lower() == "cache-control":
-            said.update(one.strip().lower() for one in value.split(","))
+            said.update(_SPELLING.sub("", one).lower() for one in value.split(","))
     write = "no-store" not in said
-    return Wish(write and not said & {"no-cache", "max-age=0"}, write)
+    return Wish(write and not any(map(_ANEW.fullmatch, said)), write)
 
 
 def with_meaning(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
