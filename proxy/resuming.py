@@ -15,7 +15,7 @@ from proxy.core.policy.scope import scope_of
 from proxy.core.wire import headers as policy
 from proxy.core.wire.event_ids import STREAM, Write, are_numbered, numbered, received
 from proxy.core.wire.target import Target
-from proxy.errors import ClientError, Forgotten, NotFound, StreamCut
+from proxy.errors import ClientError, Forgotten, NotFound
 from proxy.facts import Facts
 from proxy.house import House
 from proxy.net.early import EarlyCommit
@@ -66,11 +66,7 @@ async def _elsewhere(house: House, client: Client, facts: Facts, name: str) -> N
     if socket is None or isinstance(client, RelayedClient):
         raise NotFound(_UNKNOWN)
     facts.stage = "streaming"
-    try:
-        await relay(client, socket, lambda: _commit(house, facts))
-    except StreamCut as error:
-        client.cut([facts.dialect.error_event(error)])
-        raise
+    await relay(client, socket, lambda: _commit(house, facts))
     facts.outcome, facts.stage = "completed", "done"
 
 

@@ -18,6 +18,8 @@ from websockets.exceptions import InvalidStatus
 from proxy.app import App
 from proxy.core.wire.sse import NotJson
 from proxy.sockets import chat_client
+from proxy.sockets.chat_client import ChatClient
+from proxy.sockets.crowd import Crowd
 from tests.fakes.chatting import DONE, PATH, Chatting, Told, chatting, chunk, of
 from tests.fakes.running import in_front_of, outcomes, running
 from tests.fakes.serving import serving
@@ -216,6 +218,49 @@ async def test_no_more_chats_run_than_may(tmp_path: Path) -> None:
         await client.next("silent-1")
         await client.begin("a")
         assert said(await client.rest("a")) == TEXTS
+
+
+async def test_with_its_last_message_a_chat_leaves_its_id_and_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, moment = Crowd._live, asyncio.Event()
+
+    async def with_a_moment_to_go(crowd: Crowd, client: ChatClient) -> None:
+        await live(crowd, client)
+        await moment.wait()
+
+    monkeypatch.setattr(Crowd, "_live", with_a_moment_to_go)
+    async with chats(tmp_path, websocket={"max_chats": 1}) as (client, _, app):
+        for _ in range(3):
+            await client.begin("a")
+            assert said(await client.rest("a")) == TEXTS
+        await client.say(id="a", cancel=True)
+        assert await client.next("a") == {"id": "a", "cancelled": False}
+        moment.set()
+        await until(lambda: len(app._running) == 1)  # the socket itself
+        await client.begin("a")
+        assert said(await client.rest("a")) == TEXTS
+
+
+async def test_a_cancel_is_answered_though_the_end_comes_at_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancel = Crowd.cancel
+
+    def with_the_end_behind_it(crowd: Crowd, name: str) -> bool:
+        chat = crowd.chat(name)
+        assert chat is not None
+        was_running = cancel(crowd, name)
+        chat.write([chunk("open", "two"), DONE], True)  # as the upstream's next read has it
+        return was_running
+
+    monkeypatch.setattr(Crowd, "cancel", with_the_end_behind_it)
+    async with chats(tmp_path) as (client, _, _):
+        await client.begin("open")
+        for _ in ("head", "event"):
+            await client.next("open")
+        await client.say(id="open", cancel=True)
+        assert await client.rest("open") == [{"id": "open", "cancelled": True}]
 
 
 @pytest.mark.parametrize("h2", [False, True], ids=["http1", "h2"])

@@ -70,6 +70,7 @@ class ChatClient:
         self.has_begun = False
         self.has_ended = False
         """The last of its messages was sent, or waits behind what is held back."""
+        self.is_stopped = False
         self.paused_since: float | None = None
         self.on_flow: Callable[[bool], None] | None = None
         self._socket = socket
@@ -170,15 +171,22 @@ class ChatClient:
         self._forget()
         self._end(self._framing.failed(error.told(), None, None))
 
+    def stop(self) -> None:
+        """It is being ended, as its client asked: what comes until then is not told any more."""
+        self._forget()
+        self.has_ended = self.is_stopped = True
+
     def cancelled(self) -> None:
         """It was ended, as its client asked."""
         self._forget()
+        if self.is_stopped:
+            self.has_ended = False
         self._end(self._framing.cancelled())
 
     @property
     def is_told(self) -> bool:
         """The last of its messages was sent."""
-        return self.has_ended and self._ending is None
+        return self.has_ended and self._ending is None and not self.is_stopped
 
     def abort(self) -> None:
         """The client reads nothing of it. Where it reads nothing at all, the socket is at fault."""

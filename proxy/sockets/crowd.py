@@ -77,7 +77,9 @@ class Crowd:
         """Whether such a chat was not over; it is told so when its upstream has been."""
         if name not in self:
             return False
-        self._chats[self._named[name]].cancel()
+        chat = self._named[name]
+        chat.stop()
+        self._chats[chat].cancel()
         return True
 
     def grant(self, name: str, events: int) -> None:
@@ -115,11 +117,11 @@ class Crowd:
         task: asyncio.Task[None],
     ) -> None:
         del self._chats[client]
-        if self._named[name] is client:
+        if self._named.get(name) is client:
             del self._named[name]
         client.held.release()
         self._socket.busy = bool(self._chats)
-        if task.cancelled():
+        if task.cancelled() or client.is_stopped:
             client.cancelled()
         elif not client.has_ended:
             client.fail(InternalError("the answer broke off; the proxy's log says more"))

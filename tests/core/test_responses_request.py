@@ -399,6 +399,8 @@ def test_ids_are_of_one_form() -> None:
         ({"input": [{**call("1"), "arguments": {}}]}, "input[0].arguments"),
         ({"input": [{"type": "function_call_output", "output": "a"}]}, "input[0].call_id"),
         ({"input": [output("1", [{"type": "input_image"}])]}, "input[0].output[0].type"),
+        ({"input": [{"type": {"a": 1}}]}, "input[0].type"),
+        ({"input": [{"type": ["message"]}]}, "input[0].type"),
     ],
 )
 def test_what_cannot_be_served_is_refused_by_its_name(fields: dict[str, Any], param: str) -> None:

@@ -103,6 +103,7 @@ async def test_another_worker_tells_what_the_one_that_keeps_it_would(tmp_path: P
     async with workers(tmp_path, **once) as (one, parent):
         name, owner = await left(one, CALLER)
         whole = openai_answer("s")
+        assert (await elsewhere(one, name, owner, CALLER)).chunks == whole  # it has come to its end
         answer = await elsewhere(one, name, owner, CALLER, "Last-Event-ID: 7")
         assert answer.chunks == whole[7:]  # an event is a chunk here as well
         assert answer.clean
