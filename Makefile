@@ -9,12 +9,14 @@ COOL_OFF := 7 days
 TOOLS := .venv-deploy
 TOOLS_STAMP := $(TOOLS)/.installed
 
+# Programs that are started again and again are compiled once, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo serve demo-llm test test-long lint format bench proof deploy-check release-check lock clean
+.PHONY: help setup demo serve demo-llm test test-two test-long lint format bench proof deploy-check release-check lock clean
 
 # Runs a command in silence; shows what it printed only if it fails.
 define quietly
@@ -37,6 +39,10 @@ demo-llm: $(STAMP) $(LLM_STAMP) ## the same before a small real language model
 
 test: $(STAMP) ## the tests, without the long sweeps
 	@$(BIN)/python -m pytest
+
+test-two: $(STAMP) ## the same on two processors, but for those that measure time
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not alone"
+	@$(BIN)/python -m pytest -m "alone and not long"
 
 test-long: $(STAMP) ## the long sweeps too
 	@$(BIN)/python -m pytest -m "long or not long"
@@ -83,7 +89,7 @@ lock: ## renew requirements/*.lock (needs a package index)
 
 clean: ## remove what make made
 	@rm -rf $(VENV) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	@find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find proxy tests grafana deploy -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements/dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

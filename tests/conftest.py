@@ -18,6 +18,7 @@ import uvloop
 
 from proxy.core.record import Record
 from proxy.observe.metrics import Metrics
+from tests import alone
 
 # Debian's package of each program a test may ask for.
 PACKAGES = {
@@ -45,6 +46,15 @@ _missing: Counter[str] = Counter()
 def pytest_asyncio_loop_factories() -> Mapping[str, LoopFactory]:
     """Tests run on uvloop, as the proxy does."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark those that measure time, before anything is chosen by its marks."""
+    files = alone.files()
+    for item in items:
+        if item.path in files:
+            item.add_marker("alone")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

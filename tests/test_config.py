@@ -869,6 +869,22 @@ IDLE = [
         "routes: [{name: a, candidates: [{model: x}, {model: y}, {model: x}]}]",
         "routes[0].candidates[2]: has no effect, since candidates[0] is the same; remove one",
     ),
+    (
+        "routes: [{name: a, responses: {retention: 2h}}]",
+        "routes[0].responses.retention: has no effect, since nothing is stored without a"
+        " store; name one, or remove it",
+    ),
+    (
+        "routes: [{name: a, memory: {store: 'sqlite:/m.db'}, responses: {store:"
+        " 'sqlite:///m.db'}}]",
+        "routes[0].responses.store: cannot be used, since routes[0].memory.store names this"
+        " file for something else; name another one",
+    ),
+    (
+        "state: 'sqlite:/s.db'\nroutes: [{name: a, cache: {store: 'sqlite:/s.db'}}]",
+        "routes[0].cache.store: cannot be used, since state names this file for something"
+        " else; name another one",
+    ),
 ]
 
 
@@ -889,6 +905,11 @@ def test_a_setting_without_effect_is_warned_of_once(write: Write, text: str, war
         "stream: {heartbeat: 0}",
         "stream: {heartbeat: 0}\nroutes: [{name: a, commit: early, stream: {heartbeat: 1s}}]",
         "timeouts: {first_token: 20s, total: 20s}",
+        "routes: [{name: a, responses: {}}]",
+        "state: 'sqlite:/s.db'\nroutes: [{name: a, cache: {store: 'sqlite:/c.db'}, responses:"
+        " {store: 'sqlite:/c.db'}}]",
+        "routes: [{name: a, match: {model: [x]}, memory: {store: 'sqlite:/m.db'}}, {name: b,"
+        " memory: {store: 'sqlite:/m.db'}}]",
         "routes: [{name: a, match: {min_prompt: 0}}, {name: b}]",
         "routes: [{name: a, candidates: [{model: x}, {model: x, endpoint: cn}]}]",
     ],

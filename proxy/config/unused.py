@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from proxy.config.models import Config
-from proxy.config.problems import Loc
+from proxy.config.problems import Loc, dotted
 from proxy.config.routes import Candidate, Match, RouteRule, StreamSettings, Timeouts
 from proxy.config.units import DURATION, Quantity
 
@@ -20,6 +21,7 @@ def unused(config: Config) -> Iterator[Note]:
     if config.metrics.folder is not None and not config.metrics.enabled:
         text = "has no effect, since enabled is false; leave one of the two out"
         yield ("metrics", "folder"), text
+    yield from _of_files(config)
     first: int | None = None
     for index, rule in enumerate(config.routes):
         place = ("routes", index)
@@ -43,7 +45,36 @@ def _of_route(config: Config, rule: RouteRule) -> Iterator[Note]:
     yield from _of_waiting(rule.timeouts or config.timeouts, stream, rule.commit or config.commit)
     if rule.match.stream is False:
         yield from _of_whole_answers(rule, stream)
+    if (
+        rule.responses
+        and not rule.responses.store
+        and "retention" in rule.responses.model_fields_set
+    ):
+        text = "has no effect, since nothing is stored without a store"
+        yield ("responses", "retention"), f"{text}; name one, or remove it"
     yield from _repeated(rule.candidates)
+
+
+def _of_files(config: Config) -> Iterator[Note]:
+    """One SQLite file is not for keys, for memories and for answers at once."""
+    named: dict[Path, tuple[str, Loc]] = {}
+    if config.state is not None and config.state.kind == "sqlite":
+        named[config.state.path] = "state", ("state",)
+    for index, rule in enumerate(config.routes):
+        stores = {
+            "memory": rule.memory and rule.memory.store,
+            "cache": rule.cache and rule.cache.store,
+            "responses": rule.responses and rule.responses.store,
+        }
+        for part, store in stores.items():
+            if not store or not store.url.startswith("sqlite:"):
+                continue
+            place: Loc = ("routes", index, part, "store")
+            kind = "memory" if part == "memory" else "answers"
+            theirs, where = named.setdefault(store.path, (kind, place))
+            if theirs != kind:
+                text = f"cannot be used, since {dotted(where)} names this file for something else"
+                yield place, f"{text}; name another one"
 
 
 def _of_waiting(timeouts: Timeouts, stream: StreamSettings, commit: str) -> Iterator[Note]:

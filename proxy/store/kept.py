@@ -309,12 +309,10 @@ class Kept:
             raise StateError(text) from None
 
     def _lost(self, operation: str, error: StateError) -> None:
-        """Nobody waits for the shelf any more, until it has answered a probe."""
+        """Nobody waits for the shelf any more, until it has answered a probe. What waits to be
+        written waits on: it may be the turn of a conversation that goes on."""
         self._observer.failed(operation)
         self._salt = None
-        for name in tuple(self._queue):
-            self._forget(name)
-            self._observer.failed("dropped")
         self._news.set()
         if self._lost_at is None:
             self._lost_at = self._clock()
