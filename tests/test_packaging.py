@@ -137,6 +137,6 @@ def test_make_lists_its_targets() -> None:
         ["make"], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
     )
     targets = [line.split()[1] for line in done.stdout.splitlines()]
-    verbs = "help setup demo serve demo-llm test test-long lint format bench proof"
+    verbs = "help setup demo serve demo-llm test test-two test-long lint format bench proof"
     verbs += " deploy-check release-check lock clean"
     assert " ".join(targets) == verbs
