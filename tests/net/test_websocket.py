@@ -320,9 +320,9 @@ async def test_a_frame_in_the_middle_of_which_the_client_leaves_leaves_nothing()
     store = HardLimits()
     async with socket_server(limits=store) as server:
         async with raw_socket(server.address) as client:
-            client.writer.write(frame(BINARY, b"x" * 100_000)[:-1])
+            client.writer.write(frame(BINARY, b"x" * 200_000)[:-1])
             held = server.factory._store
-            await until(lambda: held.held > 90_000)
+            await until(lambda: held.held > 130_000)
         await until(lambda: server.running == 0)
         assert (server.cancelled, held.held, server.door.inside) == (1, 0, 0)
 
@@ -529,16 +529,16 @@ async def test_pings_of_a_client_that_does_not_read_are_answered_once_it_does() 
 
 async def test_bytes_of_messages_count_with_those_of_bodies() -> None:
     async with (
-        socket_server(limits=HardLimits(bodies=150_000)) as server,
+        socket_server(limits=HardLimits(bodies=200_000)) as server,
         raw_socket(server.address) as one,
         raw_socket(server.address) as other,
     ):
-        one.writer.write(frame(BINARY, b"x" * 100_000)[:-1])
-        await until(lambda: server.factory._store.held > 90_000)
-        other.writer.write(frame(BINARY, b"x" * 100_000)[:-1])
+        one.writer.write(frame(BINARY, b"x" * 200_000)[:-1])
+        await until(lambda: server.factory._store.held > 130_000)
+        other.writer.write(frame(BINARY, b"x" * 200_000)[:-1])
         assert await other.ended_with() == 1013
-        one.writer.write(frame(BINARY, b"x" * 100_000)[-1:])
-        assert await one.hear() == Message(False, b"x" * 100_000)
+        one.writer.write(frame(BINARY, b"x" * 200_000)[-1:])
+        assert await one.hear() == Message(False, b"x" * 200_000)
         assert server.factory._store.held == 0
 
 
