@@ -349,8 +349,9 @@ class Exchange:
         try:
             self._settle()
         finally:
-            if self.on_over is not None:
-                self.on_over()
+            over, self.on_over = self.on_over, None  # it may know this exchange
+            if over is not None:
+                over()
 
     def _settle(self) -> None:
         facts, pursuit = self._facts, self._facts.pursuit

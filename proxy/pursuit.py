@@ -390,6 +390,7 @@ class Pursuit:
     def finish(self) -> None:
         """Give everything back, and let what happened be remembered. Idempotent."""
         house = self._house
+        self._racing = self._request = None  # a cycle would hold the body until a collection
         for lane in self.lanes:
             lane.finish(house.clock(), house.roll())
 

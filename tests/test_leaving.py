@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.raw_client import RawClient, chat
-from tests.fakes.running import in_front_of
+from tests.fakes.running import in_front_of, running
 from tests.fakes.serving import Served, serving
+from tests.fakes.until import until
 from tests.fakes.upstream import Call, H2Call, ScriptedUpstream
 
 PHASES = ("sent", "silent", "flowing", "stalled")
@@ -108,3 +111,27 @@ async def test_a_client_that_leaves_while_connecting_leaves_nothing(tmp_path: Pa
                 await asyncio.sleep(0)
         assert await served.gauge("glm_proxy_client_leaves_total") == 20
         assert await served.gauge("glm_proxy_pool_waiting") == 0
+
+
+@pytest.mark.parametrize("h2", [True, False])
+async def test_the_body_of_a_client_that_left_waits_for_no_collection(
+    tmp_path: Path, h2: bool
+) -> None:
+    async with (
+        ScriptedUpstream(script, h2=h2) as upstream,
+        running(tmp_path, in_front_of(upstream, tmp_path)) as app,
+    ):
+        gc.collect()
+        gc.disable()
+        try:
+            async with RawClient(app.data_address) as client:
+                client.post("/v1/chat/completions", chat(), "X-Title: sent")
+                await upstream.called(lambda call: call.headers.get("x-title") == "sent")
+                (exchange,) = app._running
+                pursuit = exchange._facts.pursuit
+                assert pursuit is not None
+                held = weakref.ref(exchange), weakref.ref(pursuit)
+                del exchange, pursuit
+            await until(lambda: held[0]() is None and held[1]() is None)
+        finally:
+            gc.enable()
