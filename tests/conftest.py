@@ -9,7 +9,7 @@ import itertools
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -64,6 +64,19 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     is loaded before: of a random source that is frozen it takes it that nobody refers to it.
     """
     importlib.import_module("hypothesis")
+    _freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """The same for what is told of tests that are over, after each file."""
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        _freeze()
+
+
+def _freeze() -> None:
+    """What is garbage goes first, and complains if it was not closed."""
     gc.collect()
     gc.freeze()
 
